@@ -1,0 +1,84 @@
+// Package config reads cluster.hcl into a validated Cluster.
+package config
+
+import "time"
+
+// Cluster is one validated cluster block with its defaults filled in.
+type Cluster struct {
+	Name     string
+	Dir      string // of the cluster file; relative paths start here
+	Provider Provider
+	Image    Image
+	Nodes    []NodeGroup
+	Apps     []App
+	SSHKeys  []string      // authorized_keys lines for the login user, beside Plasmid's own key
+	Lease    time.Duration // a machine is suspect when not heard of for this long
+}
+
+// Provider says where machines come from. One of the pointers is set.
+type Provider struct {
+	Local     *Local
+	OpenStack *OpenStack
+}
+
+// Local runs machines on this host.
+type Local struct {
+	CIDR string // of the cluster's bridge; empty: the first free /24 of 10.42.0.0/16
+}
+
+// OpenStack is read and validated; its provider comes later.
+type OpenStack struct {
+	Cloud             string
+	Flavor            string
+	ExternalNetwork   string
+	Network           Network
+	SSHAllow          []string
+	PublicPorts       []int
+	AvailabilityZones []string
+	AntiAffinity      string // "", soft, hard
+	BootVolume        *BootVolume
+}
+
+// Network is made with CIDR, or an existing one is used by Name.
+type Network struct {
+	CIDR string
+	Name string
+}
+
+// BootVolume boots servers from a volume instead of the flavor's disk.
+type BootVolume struct {
+	SizeGiB int
+	Type    string
+}
+
+// Image says how the node image is built.
+type Image struct {
+	Playbooks []string       // files, relative to Dir; playbooks/node.yml is always first
+	Vars      map[string]any // extra Ansible variables (string, bool, float64, []any, map[string]any)
+	Packages  []string       // extra Debian packages
+	Suite     string         // default "testing"
+	Mirror    string         // empty: as the host's apt has it
+	Proxy     string         // empty: as the host's apt has it
+	// CheckValidUntil is nil when the host's apt policy is inherited.
+	CheckValidUntil *bool
+	DiskGiB         int // virtual size of the qcow2, default 10
+}
+
+// NodeGroup is N machines of one kind. Machines are named
+// <cluster>-<group>-<i>, i from 1.
+type NodeGroup struct {
+	Name       string
+	Count      int // at least 1
+	Etcd       int // how many of them vote; odd over the whole cluster
+	PublicIPv4 string // floating, direct, none
+	Metadata   map[string]string
+	CPUs       float64 // limit on local machines; 0: none
+	MemoryMiB  int     // limit on local machines; 0: none
+}
+
+// App is an app directory to deploy after the cluster is up.
+type App struct {
+	Name   string
+	Source string // directory with app.hcl, relative to Dir
+	Vars   map[string]any
+}
