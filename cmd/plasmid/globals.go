@@ -1,0 +1,56 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"plasmid/internal/progress"
+)
+
+// globals are the flags that every command has.
+type globals struct {
+	File   string   // the cluster file
+	Vars   []string // name=value
+	Output string   // text or json
+	Yes    bool
+}
+
+func (g *globals) register(root *cobra.Command) {
+	f := root.PersistentFlags()
+	f.StringVarP(&g.File, "file", "f", "cluster.hcl", "the cluster file")
+	f.StringArrayVar(&g.Vars, "var", nil, "set a variable of the cluster file, `name=value`")
+	f.StringVarP(&g.Output, "output", "o", "text", "`format` of the output: text or json")
+	f.BoolVarP(&g.Yes, "yes", "y", false, "do not ask")
+}
+
+// StateDir is where the operator's side keeps images, clusters and access.
+func (g *globals) StateDir() string {
+	if d := os.Getenv("PLASMID_STATE"); d != "" {
+		return d
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/plasmid"
+	}
+	if d := os.Getenv("XDG_STATE_HOME"); d != "" {
+		return filepath.Join(d, "plasmid")
+	}
+	home, _ := os.UserHomeDir()
+	return filepath.Join(home, ".local/state/plasmid")
+}
+
+// Progress writes to stderr, so that stdout holds data only.
+func (g *globals) Progress() *progress.Log {
+	return progress.New(os.Stderr, term.IsTerminal(int(os.Stderr.Fd())) && os.Getenv("TERM") != "dumb")
+}
+
+// printJSON writes v as indented JSON.
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}

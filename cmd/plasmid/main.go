@@ -1,0 +1,51 @@
+// Command plasmid is the operator's command line.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// exitCode is an error whose message has been shown already, or needs none.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second Ctrl-C ends the process at once.
+	context.AfterFunc(ctx, stop)
+
+	err := newRootCommand().ExecuteContext(ctx)
+	var code exitCode
+	switch {
+	case err == nil:
+	case errors.As(err, &code):
+		os.Exit(int(code))
+	case ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "plasmid: interrupted; run the same command again to carry on")
+		os.Exit(130)
+	default:
+		fmt.Fprintln(os.Stderr, "plasmid:", err)
+		os.Exit(1)
+	}
+}
+
+func newRootCommand() *cobra.Command {
+	g := &globals{}
+	root := &cobra.Command{
+		Use:           "plasmid",
+		Short:         "Debian machines that run containers together",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	g.register(root)
+	return root
+}
