@@ -3,6 +3,7 @@
 package depskeep
 
 import (
+	_ "github.com/agext/levenshtein"
 	_ "github.com/cockroachdb/datadriven"
 	_ "github.com/coreos/go-systemd/v22/activation"
 	_ "github.com/coreos/go-systemd/v22/daemon"

@@ -62,12 +62,12 @@ type State struct {
 	Machine string    `json:"machine"`
 	Unit    string    `json:"unit"`
 	Hash    string    `json:"hash"`
-	Load    string    `json:"load"`             // systemd LoadState
-	Active  string    `json:"active"`           // systemd ActiveState
-	Sub     string    `json:"sub"`              // systemd SubState
-	Ready   bool      `json:"ready"`            // active, and its readiness check (if any) passes
+	Load    string    `json:"load"`              // systemd LoadState
+	Active  string    `json:"active"`            // systemd ActiveState
+	Sub     string    `json:"sub"`               // systemd SubState
+	Ready   bool      `json:"ready"`             // active, and its readiness check (if any) passes
 	Message string    `json:"message,omitempty"` // why it is not what was wished, in a sentence
-	Since   time.Time `json:"since"`            // of the last change of Active
+	Since   time.Time `json:"since"`             // of the last change of Active
 
 	Revision int64 `json:"-"`
 }
