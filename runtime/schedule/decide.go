@@ -1,0 +1,466 @@
+package schedule
+
+import (
+	"cmp"
+	"container/heap"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+const inactive = "inactive"
+
+// Decide compares what is wanted with what is placed. Its decisions are sorted:
+// removals first, then updates, then placements, each by unit and machine.
+func Decide(v View) Result {
+	p := newPlanner(v)
+	p.keep()
+	p.dropStranded()
+	p.placeGlobals()
+	p.placeRest()
+	return p.result()
+}
+
+// host is a machine while a plan is made.
+type host struct {
+	Machine
+	id    string
+	units map[string]*wanted
+	picky int // units on it that have conflicts or replace others
+	index int // in the heap
+}
+
+// wanted is a unit while a plan is made.
+type wanted struct {
+	Unit
+	name string
+	on   map[*host]Placed // where it stays or stood
+	home *host            // where a unit that is not global ends up
+}
+
+func (w *wanted) picky() bool { return len(w.Spec.Conflicts) > 0 || len(w.Spec.Replaces) > 0 }
+
+type planner struct {
+	view      View
+	units     map[string]*wanted
+	sorted    []*wanted
+	hosts     map[string]*host
+	order     []*host // by ID
+	decisions []Decision
+	unplaced  map[string][]Verdict
+}
+
+func newPlanner(v View) *planner {
+	p := &planner{
+		view:     v,
+		units:    make(map[string]*wanted, len(v.Units)),
+		hosts:    make(map[string]*host, len(v.Machines)),
+		unplaced: map[string][]Verdict{},
+	}
+	for _, u := range v.Units {
+		w := &wanted{Unit: u, name: u.Spec.Name}
+		p.units[w.name] = w
+		p.sorted = append(p.sorted, w)
+	}
+	slices.SortFunc(p.sorted, func(a, b *wanted) int { return cmp.Compare(a.name, b.name) })
+	for _, m := range v.Machines {
+		p.host(m)
+	}
+	for _, pl := range v.Placed {
+		if p.hosts[pl.Machine] == nil {
+			p.host(Machine{ID: pl.Machine, Suspect: true})
+		}
+	}
+	slices.SortFunc(p.order, func(a, b *host) int { return cmp.Compare(a.id, b.id) })
+	return p
+}
+
+func (p *planner) host(m Machine) {
+	h := &host{Machine: m, id: m.ID, units: map[string]*wanted{}}
+	p.hosts[m.ID] = h
+	p.order = append(p.order, h)
+}
+
+func (p *planner) decide(op Op, unit, machine, format string, args ...any) {
+	p.decisions = append(p.decisions, Decision{op, unit, machine, fmt.Sprintf(format, args...)})
+}
+
+// keep goes through what is placed, in the order of names so that of two that
+// exclude each other always the same one stays, and keeps what may stay.
+func (p *planner) keep() {
+	placed := slices.Clone(p.view.Placed)
+	slices.SortFunc(placed, func(a, b Placed) int {
+		return cmp.Or(cmp.Compare(a.Unit, b.Unit), p.preference(a)-p.preference(b), cmp.Compare(a.Machine, b.Machine))
+	})
+	for _, pl := range placed {
+		h, w := p.hosts[pl.Machine], p.units[pl.Unit]
+		switch {
+		case w == nil:
+			p.decide(Remove, pl.Unit, h.id, "the unit was destroyed")
+			continue
+		case w.Wish == inactive:
+			p.decide(Remove, pl.Unit, h.id, "the unit is to be inactive")
+			continue
+		case h.Gone:
+			p.decide(Remove, pl.Unit, h.id, "the machine is gone: its lease expired and it does not answer")
+			continue
+		case !w.Spec.Global && w.home != nil:
+			p.decide(Remove, pl.Unit, h.id, "the unit is on machine %s already", short(w.home.id))
+			continue
+		}
+		// What a silent machine says of itself may be old, so it is no reason
+		// to take units away from it.
+		if !h.Suspect {
+			if why := p.unfit(w, h); why != "" {
+				p.decide(Remove, pl.Unit, h.id, "the machine %s", why)
+				continue
+			}
+		}
+		p.put(w, h)
+		if w.on == nil {
+			w.on = map[*host]Placed{}
+		}
+		w.on[h] = pl
+		if pl.Hash != w.Hash {
+			p.decide(Update, pl.Unit, h.id, "the unit file changed")
+		} else if pl.Wish != w.Wish {
+			p.decide(Update, pl.Unit, h.id, "the unit is to be %s", w.Wish)
+		}
+	}
+}
+
+// preference orders the placements of a unit that is, wrongly, placed more
+// than once: one on a machine that reports is kept before one on a silent one.
+func (p *planner) preference(pl Placed) int {
+	if h := p.hosts[pl.Machine]; h.Suspect {
+		return 1
+	}
+	return 0
+}
+
+// dropStranded removes units whose peers are no longer on their machine, until
+// no more are found: one may be the peer of the next.
+func (p *planner) dropStranded() {
+	for again := true; again; {
+		again = false
+		for _, w := range p.sorted {
+			if w.home == nil || len(w.Spec.MachineOf) == 0 || w.home.Suspect {
+				continue
+			}
+			if why := p.missesPeer(w, w.home); why != "" {
+				h := w.home
+				p.drop(w, h)
+				p.decide(Remove, w.name, h.id, "the machine %s", why)
+				again = true
+			}
+		}
+	}
+}
+
+func (p *planner) placeGlobals() {
+	for _, w := range p.sorted {
+		if !w.Spec.Global || w.Wish == inactive {
+			continue
+		}
+		for _, h := range p.order {
+			if _, has := h.units[w.name]; has || h.Gone || h.Suspect {
+				continue
+			}
+			why := p.closed(h)
+			if why == "" {
+				why = p.unfit(w, h)
+			}
+			if why == "" {
+				p.put(w, h)
+				p.decide(Place, w.name, h.id, "a global unit runs on every machine that fits")
+			} else if len(w.on) == 0 {
+				p.unplaced[w.name] = append(p.unplaced[w.name], Verdict{h.id, why})
+			}
+		}
+		if p.anywhere(w) {
+			delete(p.unplaced, w.name)
+		} else if p.unplaced[w.name] == nil {
+			p.unplaced[w.name] = []Verdict{}
+		}
+	}
+}
+
+// placeRest places the other units. Units with peers, and units driven away by
+// another, can depend on those placed before, so it goes round until nothing
+// more moves; each round places at least one unit or ends.
+func (p *planner) placeRest() {
+	var todo []*wanted
+	for _, w := range p.sorted {
+		if !w.Spec.Global && w.Wish != inactive && w.home == nil {
+			todo = append(todo, w)
+		}
+	}
+	loads := newLoadHeap(p.order)
+	for len(todo) > 0 {
+		var waiting []*wanted
+		placed := false
+		for _, w := range todo {
+			switch evicted, ok := p.place(w, loads); {
+			case !ok:
+				waiting = append(waiting, w)
+			default:
+				placed = true
+				waiting = append(waiting, evicted...)
+			}
+		}
+		todo = waiting
+		if !placed {
+			break
+		}
+	}
+	for _, w := range todo {
+		verdicts := []Verdict{}
+		for _, h := range p.order {
+			if h.Gone {
+				continue
+			}
+			why := p.closed(h)
+			if why == "" {
+				why = p.unfit(w, h)
+			}
+			if why == "" {
+				why = p.missesPeer(w, h)
+			}
+			verdicts = append(verdicts, Verdict{h.id, why})
+		}
+		p.unplaced[w.name] = verdicts
+	}
+}
+
+// place puts one unit on the machine of the unit it replaces, else on the
+// least loaded machine that can run it. It returns the units it drove away.
+func (p *planner) place(w *wanted, loads *loadHeap) (evicted []*wanted, ok bool) {
+	for _, name := range w.Spec.Replaces {
+		old := p.units[name]
+		if old == nil || old.home == nil || p.inRing(w, old) {
+			continue
+		}
+		h := old.home
+		if p.closed(h) != "" || p.unfitBut(w, h, old) != "" || p.missesPeer(w, h) != "" {
+			continue
+		}
+		p.drop(old, h)
+		p.retract(old, h, "%s replaces it", w.name)
+		p.put(w, h)
+		loads.fix(h)
+		p.decide(Place, w.name, h.id, "it replaces %s", name)
+		return []*wanted{old}, true
+	}
+
+	var h *host
+	if len(w.Spec.MachineOf) > 0 {
+		// Only one machine comes into question.
+		if peer := p.units[w.Spec.MachineOf[0]]; peer != nil {
+			for _, on := range p.order {
+				if _, has := on.units[peer.name]; has && p.closed(on) == "" && p.unfit(w, on) == "" && p.missesPeer(w, on) == "" {
+					h = on
+					break
+				}
+			}
+		}
+	} else {
+		h = loads.first(func(h *host) bool { return p.closed(h) == "" && p.unfit(w, h) == "" })
+	}
+	if h == nil {
+		return nil, false
+	}
+	reason := fmt.Sprintf("it had the fewest units (%d)", len(h.units))
+	if len(w.Spec.MachineOf) > 0 {
+		reason = "it has " + strings.Join(w.Spec.MachineOf, ", ")
+	}
+	p.put(w, h)
+	loads.fix(h)
+	p.decide(Place, w.name, h.id, "%s", reason)
+	return nil, true
+}
+
+func (p *planner) put(w *wanted, h *host) {
+	h.units[w.name] = w
+	if w.picky() {
+		h.picky++
+	}
+	if !w.Spec.Global {
+		w.home = h
+	}
+}
+
+func (p *planner) drop(w *wanted, h *host) {
+	delete(h.units, w.name)
+	if w.picky() {
+		h.picky--
+	}
+	w.home = nil
+}
+
+// inRing reports whether old, by way of others or itself, replaces w in turn.
+// In such a ring nobody drives anybody away: it would go round for ever.
+func (p *planner) inRing(w, old *wanted) bool {
+	seen := map[*wanted]bool{}
+	var reaches func(*wanted) bool
+	reaches = func(u *wanted) bool {
+		if u == nil || seen[u] {
+			return false
+		}
+		seen[u] = true
+		return u == w || slices.ContainsFunc(u.Spec.Replaces, func(name string) bool { return reaches(p.units[name]) })
+	}
+	return reaches(old)
+}
+
+// retract takes back what was decided for a unit on a machine in this plan; if
+// it stood there before the plan, it is removed instead.
+func (p *planner) retract(w *wanted, h *host, format string, args ...any) {
+	p.decisions = slices.DeleteFunc(p.decisions, func(d Decision) bool {
+		return d.Unit == w.name && d.Machine == h.id && d.Op != Remove
+	})
+	if _, stood := w.on[h]; stood {
+		p.decide(Remove, w.name, h.id, format, args...)
+		delete(w.on, h)
+	}
+}
+
+// closed says why a machine takes no new units.
+func (p *planner) closed(h *host) string {
+	switch {
+	case h.Gone:
+		return "is gone"
+	case h.Suspect:
+		return "has not reported for longer than its lease"
+	case h.Cordoned:
+		return "is cordoned"
+	}
+	return ""
+}
+
+// unfit says why the machine can't run the unit, peers left aside.
+func (p *planner) unfit(w *wanted, h *host) string { return p.unfitBut(w, h, nil) }
+
+// unfitBut is unfit as if the unit but were not on the machine.
+func (p *planner) unfitBut(w *wanted, h *host, but *wanted) string {
+	if id := w.Spec.MachineID; id != "" && id != h.id && !(len(id) >= 8 && strings.HasPrefix(h.id, id)) {
+		return "is not machine " + id
+	}
+	for _, k := range slices.Sorted(maps.Keys(w.Spec.Metadata)) {
+		if vs := w.Spec.Metadata[k]; !slices.Contains(vs, h.Metadata[k]) {
+			return "lacks metadata " + k + "=" + strings.Join(vs, " or ")
+		}
+	}
+	if !w.picky() && h.picky == 0 {
+		return ""
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.units)) {
+		other := h.units[name]
+		if other == w || other == but {
+			continue
+		}
+		switch {
+		case w.Spec.ConflictsWith(name) != "":
+			return fmt.Sprintf("has %s, which Conflicts=%s excludes", name, w.Spec.ConflictsWith(name))
+		case other.Spec.ConflictsWith(w.name) != "":
+			return fmt.Sprintf("has %s, whose Conflicts=%s excludes it", name, other.Spec.ConflictsWith(w.name))
+		case slices.Contains(other.Spec.Replaces, w.name):
+			return fmt.Sprintf("has %s, which replaces it", name)
+		case slices.Contains(w.Spec.Replaces, name):
+			return fmt.Sprintf("has %s, which it replaces", name)
+		}
+	}
+	return ""
+}
+
+// missesPeer says which unit of MachineOf= the machine does not have.
+func (p *planner) missesPeer(w *wanted, h *host) string {
+	for _, peer := range w.Spec.MachineOf {
+		if _, has := h.units[peer]; !has {
+			return fmt.Sprintf("does not have %s, which MachineOf= asks for", peer)
+		}
+	}
+	return ""
+}
+
+func (p *planner) anywhere(w *wanted) bool {
+	for _, h := range p.order {
+		if _, has := h.units[w.name]; has {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *planner) result() Result {
+	rank := map[Op]int{Remove: 0, Update: 1, Place: 2}
+	slices.SortStableFunc(p.decisions, func(a, b Decision) int {
+		return cmp.Or(rank[a.Op]-rank[b.Op], cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Machine, b.Machine))
+	})
+	return Result{p.decisions, p.unplaced}
+}
+
+// short is the form in which people are shown a machine's ID.
+func short(id string) string { return id[:min(8, len(id))] }
+
+// loadHeap has the machines with the fewest units on top.
+type loadHeap []*host
+
+func newLoadHeap(hosts []*host) *loadHeap {
+	l := make(loadHeap, 0, len(hosts))
+	for _, h := range hosts {
+		if !h.Gone && !h.Suspect {
+			h.index = len(l)
+			l = append(l, h)
+		} else {
+			h.index = -1
+		}
+	}
+	heap.Init(&l)
+	return &l
+}
+
+func (l loadHeap) Len() int { return len(l) }
+func (l loadHeap) Less(i, j int) bool {
+	return cmp.Or(len(l[i].units)-len(l[j].units), cmp.Compare(l[i].id, l[j].id)) < 0
+}
+func (l loadHeap) Swap(i, j int) {
+	l[i], l[j] = l[j], l[i]
+	l[i].index, l[j].index = i, j
+}
+func (l *loadHeap) Push(x any) {
+	h := x.(*host)
+	h.index = len(*l)
+	*l = append(*l, h)
+}
+func (l *loadHeap) Pop() any {
+	h := (*l)[len(*l)-1]
+	*l = (*l)[:len(*l)-1]
+	h.index = -1
+	return h
+}
+
+// fix restores the order after the units of h changed.
+func (l *loadHeap) fix(h *host) {
+	if h.index >= 0 {
+		heap.Fix(l, h.index)
+	}
+}
+
+// first returns the least loaded machine for which ok holds, or nil.
+func (l *loadHeap) first(ok func(*host) bool) *host {
+	var tried []*host
+	var found *host
+	for l.Len() > 0 {
+		h := heap.Pop(l).(*host)
+		tried = append(tried, h)
+		if ok(h) {
+			found = h
+			break
+		}
+	}
+	for _, h := range tried {
+		heap.Push(l, h)
+	}
+	return found
+}

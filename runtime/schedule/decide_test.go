@@ -1,0 +1,127 @@
+package schedule
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+
+	"plasmid/runtime/unit"
+)
+
+// TestScenarios replays testdata/*: each file tells a story of one cluster.
+//
+//	machines   one a line: ID [key=value …] [gone|suspect|cordoned]
+//	unit       NAME [wish=…] then its [X-Fleet] options, one a line
+//	forget     NAME: the user destroys the unit
+//	place      UNIT MACHINE: as if an earlier plan had put it there
+//	decide     prints the decisions and what is unplaced, and carries them out
+func TestScenarios(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		var c cluster
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			return c.run(t, d)
+		})
+	})
+}
+
+type cluster struct{ view View }
+
+func (c *cluster) run(t *testing.T, d *datadriven.TestData) string {
+	switch d.Cmd {
+	case "machines":
+		c.view.Machines = nil
+		for line := range strings.Lines(d.Input) {
+			words := strings.Fields(line)
+			m := Machine{ID: words[0], Metadata: map[string]string{}}
+			for _, w := range words[1:] {
+				switch k, v, kv := strings.Cut(w, "="); {
+				case kv:
+					m.Metadata[k] = v
+				case w == "gone":
+					m.Gone = true
+				case w == "suspect":
+					m.Suspect = true
+				case w == "cordoned":
+					m.Cordoned = true
+				default:
+					d.Fatalf(t, "%q is nothing a machine can be", w)
+				}
+			}
+			c.view.Machines = append(c.view.Machines, m)
+		}
+		return ""
+	case "unit":
+		u := Unit{Wish: "launched"}
+		text := "[X-Fleet]\n" + d.Input
+		for _, a := range d.CmdArgs[1:] {
+			if a.Key == "wish" {
+				u.Wish = a.Vals[0]
+			}
+		}
+		name := d.CmdArgs[0].Key
+		spec, err := unit.SpecOf(name, text)
+		if err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		u.Spec, u.Hash = spec, unit.Hash(text)
+		c.forget(name)
+		c.view.Units = append(c.view.Units, u)
+		return ""
+	case "forget":
+		c.forget(d.CmdArgs[0].Key)
+		return ""
+	case "place":
+		p := Placed{Unit: d.CmdArgs[0].Key, Machine: d.CmdArgs[1].Key, Wish: "launched"}
+		for _, u := range c.view.Units {
+			if u.Spec.Name == p.Unit {
+				p.Hash = u.Hash
+			}
+		}
+		c.view.Placed = append(c.view.Placed, p)
+		return ""
+	case "decide":
+		r := Decide(c.view)
+		if again := Decide(c.view); fmt.Sprint(r) != fmt.Sprint(again) {
+			t.Errorf("%s: the same view gives two plans:\n%v\n%v", d.Pos, r, again)
+		}
+		c.apply(r)
+		return render(r)
+	}
+	d.Fatalf(t, "unknown command %s", d.Cmd)
+	return ""
+}
+
+func (c *cluster) forget(name string) {
+	c.view.Units = slices.DeleteFunc(c.view.Units, func(u Unit) bool { return u.Spec.Name == name })
+}
+
+// apply carries the decisions out.
+func (c *cluster) apply(r Result) {
+	for _, d := range r.Decisions {
+		if d.Op != Place {
+			c.view.Placed = slices.DeleteFunc(c.view.Placed, func(p Placed) bool { return p.Unit == d.Unit && p.Machine == d.Machine })
+		}
+		if d.Op != Remove {
+			i := slices.IndexFunc(c.view.Units, func(u Unit) bool { return u.Spec.Name == d.Unit })
+			c.view.Placed = append(c.view.Placed, Placed{d.Unit, d.Machine, c.view.Units[i].Hash, c.view.Units[i].Wish})
+		}
+	}
+}
+
+func render(r Result) string {
+	var b strings.Builder
+	for _, d := range r.Decisions {
+		fmt.Fprintf(&b, "%-6s %s %s: %s\n", d.Op, d.Unit, d.Machine, d.Reason)
+	}
+	for _, u := range slices.Sorted(maps.Keys(r.Unplaced)) {
+		fmt.Fprintf(&b, "nowhere %s: %s\n", u, Explain(r.Unplaced[u]))
+	}
+	if b.Len() == 0 {
+		return "nothing to do\n"
+	}
+	return b.String()
+}
