@@ -34,6 +34,7 @@ import (
 	_ "github.com/zclconf/go-cty/cty/function/stdlib"
 	_ "go.etcd.io/etcd/client/v3"
 	_ "go.etcd.io/etcd/client/v3/concurrency"
+	_ "go.uber.org/zap"
 	_ "golang.org/x/crypto/ssh"
 	_ "golang.org/x/crypto/ssh/agent"
 	_ "golang.org/x/crypto/ssh/knownhosts"
