@@ -1,0 +1,70 @@
+# Plasmid. `make help` lists what can be made.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO      ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X plasmid/internal/version.Version=$(VERSION)
+export CGO_ENABLED ?= 0
+
+# What the build machine needs beside Go, git and make. `make deps` installs
+# what is missing of it.
+PACKAGES := mmdebstrap systemd-container iproute2 nftables util-linux \
+	ansible-core ansible buildah qemu-utils qemu-system-x86 ovmf \
+	fdisk e2fsprogs dosfstools mtools openssh-client ca-certificates
+
+PLASMID := bin/plasmid
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: deps
+deps: ## install the Debian packages that are missing, and nothing else
+	@missing=""; for p in $(PACKAGES); do \
+		dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
+	done; \
+	if [ -z "$$missing" ]; then echo "deps: nothing is missing"; exit 0; fi; \
+	echo "deps: installing$$missing"; \
+	[ $$(id -u) = 0 ] || { echo "deps: run as root, or: apt-get install$$missing" >&2; exit 1; }; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing >/dev/null
+
+.PHONY: build
+build: ## build plasmid, plasmidd and confd into bin/
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/plasmid ./cmd/plasmidd ./cmd/confd
+
+.PHONY: image
+image: deps build ## build the node image: the tree for local machines and the qcow2
+	$(PLASMID) image build
+
+.PHONY: demo
+demo: deps build ## everything: image, five machines, cluster, app; ends with the URL that answers
+	$(PLASMID) image build --tree-only
+	$(PLASMID) up --yes
+
+.PHONY: demo-down
+demo-down: build ## take the demo down; nothing is left
+	$(PLASMID) down --yes
+
+.PHONY: test
+test: deps build ## everything the tests need, and the tests
+	test/run
+
+.PHONY: lint
+lint: ## gofmt, go vet, shellcheck, and golangci-lint if it is there
+	@test -z "$$(gofmt -l cmd image internal provision runtime test)" || { gofmt -l . >&2; exit 1; }
+	$(GO) vet ./...
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run test/run; fi
+	@if command -v golangci-lint >/dev/null; then golangci-lint run; fi
+
+.PHONY: bench
+bench: build ## measure, and print figures with their baseline
+	bench/run
+
+.PHONY: clean
+clean: ## remove what build made; images and machines stay
+	rm -rf bin build
