@@ -1,0 +1,26 @@
+package store
+
+import "strings"
+
+// DefaultPrefix is put before every key of Plasmid's own.
+const DefaultPrefix = "/plasmid/"
+
+// The keys below the prefix.
+const (
+	dirUnits      = "units/"      // units/<unit>
+	dirPlacements = "placements/" // placements/<machine>/<unit>
+	dirMachines   = "machines/"   // machines/<machine>, on the machine's lease
+	dirStates     = "states/"     // states/<machine>/<unit>, on the machine's lease
+	dirKnown      = "known/"      // known/<machine>: the last facts of a machine, on no lease
+	dirMetadata   = "metadata/"   // metadata/<machine>/<key>, set by operators
+	keySchema     = "schema"
+	keyElection   = "election/engine" // on the leader's lease
+)
+
+func unitKey(name string) string               { return dirUnits + name }
+func machineKey(id string) string              { return dirMachines + id }
+func knownKey(id string) string                { return dirKnown + id }
+func placementKey(machine, unit string) string { return dirPlacements + machine + "/" + unit }
+func stateKey(machine, unit string) string     { return dirStates + machine + "/" + unit }
+func metadataKey(machine, key string) string   { return dirMetadata + machine + "/" + key }
+func splitKey(key string) (first, rest string) { first, rest, _ = strings.Cut(key, "/"); return }
