@@ -22,16 +22,16 @@ type UnitChange struct {
 
 // ApplyUnits carries out all changes or none of them, as long as they fit one
 // transaction. The errors ErrNotFound and ErrExists name the unit. It returns
-// the revision at which a Mirror shows the changes.
+// the revision at which a Mirror shows the changes, 0 if nothing had to change.
 func (s *Store) ApplyUnits(ctx context.Context, changes []UnitChange) (int64, error) {
 	const tries = 5
 	for range tries {
-		conditions, ops, revision, err := s.unitOps(ctx, changes)
+		conditions, ops, err := s.unitOps(ctx, changes)
 		if err != nil {
 			return 0, err
 		}
 		if len(ops) == 0 {
-			return revision, nil
+			return 0, nil
 		}
 		// The conditions count as operations for etcd's limit.
 		if len(ops) > maxOps {
@@ -64,10 +64,10 @@ func (s *Store) applyPieces(ctx context.Context, conditions []clientv3.Cmp, ops 
 
 // unitOps reads the units that change and works out one condition and one
 // operation for each that does.
-func (s *Store) unitOps(ctx context.Context, changes []UnitChange) ([]clientv3.Cmp, []clientv3.Op, int64, error) {
-	have, revision, err := s.readUnits(ctx, changes)
+func (s *Store) unitOps(ctx context.Context, changes []UnitChange) ([]clientv3.Cmp, []clientv3.Op, error) {
+	have, err := s.readUnits(ctx, changes)
 	if err != nil {
-		return nil, nil, 0, err
+		return nil, nil, err
 	}
 	var conditions []clientv3.Cmp
 	var ops []clientv3.Op
@@ -76,11 +76,11 @@ func (s *Store) unitOps(ctx context.Context, changes []UnitChange) ([]clientv3.C
 		next := Unit{Name: c.Name, Text: c.Text, Wish: c.Wish}
 		switch {
 		case !exists && (c.Delete || c.Text == ""):
-			return nil, nil, 0, fmt.Errorf("unit %s: %w", c.Name, ErrNotFound)
+			return nil, nil, fmt.Errorf("unit %s: %w", c.Name, ErrNotFound)
 		case exists && c.Text == "":
 			next.Text = old.Text
 		case exists && c.Text != old.Text && !c.Replace && !c.Delete:
-			return nil, nil, 0, fmt.Errorf("unit %s with another text: %w", c.Name, ErrExists)
+			return nil, nil, fmt.Errorf("unit %s with another text: %w", c.Name, ErrExists)
 		}
 		if c.Wish == "" {
 			if next.Wish = old.Wish; !exists {
@@ -99,12 +99,11 @@ func (s *Store) unitOps(ctx context.Context, changes []UnitChange) ([]clientv3.C
 			ops = append(ops, clientv3.OpPut(key, encode(next)))
 		}
 	}
-	return conditions, ops, revision, nil
+	return conditions, ops, nil
 }
 
-func (s *Store) readUnits(ctx context.Context, changes []UnitChange) (map[string]Unit, int64, error) {
+func (s *Store) readUnits(ctx context.Context, changes []UnitChange) (map[string]Unit, error) {
 	have := map[string]Unit{}
-	var revision int64
 	for i := 0; i < len(changes); i += maxOps {
 		var gets []clientv3.Op
 		for _, c := range changes[i:min(i+maxOps, len(changes))] {
@@ -114,21 +113,20 @@ func (s *Store) readUnits(ctx context.Context, changes []UnitChange) (map[string
 		resp, err := s.client.Txn(rctx).Then(gets...).Commit()
 		cancel()
 		if err != nil {
-			return nil, 0, failed("reading units", err)
+			return nil, failed("reading units", err)
 		}
-		revision = resp.Header.Revision
 		for _, r := range resp.Responses {
 			for _, kv := range r.GetResponseRange().Kvs {
 				u, err := decode[Unit](kv)
 				if err != nil {
-					return nil, 0, err
+					return nil, err
 				}
 				u.Revision = kv.ModRevision
 				have[u.Name] = u
 			}
 		}
 	}
-	return have, revision, nil
+	return have, nil
 }
 
 // Unit reads one unit.

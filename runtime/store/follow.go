@@ -1,0 +1,169 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// change is what follow hands on: all keys below a prefix, or what became of
+// some of them since.
+type change struct {
+	snapshot bool
+	revision int64
+	identity Identity // with a snapshot
+	kvs      []*mvccpb.KeyValue
+	events   []*clientv3.Event
+	progress bool // nothing changed, but the store answers
+}
+
+const (
+	pageSize   = 1000
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 2 * time.Second
+)
+
+// follow calls f with a snapshot of all keys below the prefix and then with
+// every change, until ctx ends. After a compaction or an error it begins again
+// with a snapshot. lost is called when the connection is lost.
+func (s *Store) follow(ctx context.Context, prefix string, f func(change) error, lost func(error)) error {
+	retry := firstRetry
+	for {
+		start := time.Now()
+		err := s.followOnce(ctx, prefix, f)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		lost(err)
+		if time.Since(start) > 10*lastRetry {
+			retry = firstRetry
+		}
+		s.log.Warn("following the store failed; beginning again", "prefix", prefix, "err", err)
+		t := time.NewTimer(retry)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		case <-t.C:
+		}
+		retry = min(2*retry, lastRetry)
+	}
+}
+
+func (s *Store) followOnce(ctx context.Context, prefix string, f func(change) error) error {
+	snapshot, err := s.list(ctx, prefix)
+	if err != nil {
+		return err
+	}
+	if err := f(snapshot); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	watch := s.client.Watch(ctx, s.key(prefix), clientv3.WithPrefix(), clientv3.WithRev(snapshot.revision+1), clientv3.WithProgressNotify())
+	for resp := range watch {
+		if err := resp.Err(); err != nil {
+			return err
+		}
+		c := change{revision: resp.Header.Revision, events: resp.Events, progress: len(resp.Events) == 0}
+		if err := f(c); err != nil {
+			return err
+		}
+	}
+	return errors.New("etcd ended the watch")
+}
+
+// list reads all keys below a prefix, page by page, and the schema, at one
+// revision.
+func (s *Store) list(ctx context.Context, prefix string) (change, error) {
+	c := change{snapshot: true}
+	rctx, cancel := s.deadline(ctx)
+	defer cancel()
+	start := s.key(prefix)
+	end := clientv3.GetPrefixRangeEnd(start)
+	resp, err := s.client.Txn(rctx).Then(
+		clientv3.OpGet(s.key(keySchema)),
+		clientv3.OpGet(start, clientv3.WithRange(end), clientv3.WithLimit(pageSize)),
+	).Commit()
+	if err != nil {
+		return c, failed("listing "+prefix, err)
+	}
+	c.revision = resp.Header.Revision
+	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
+		if c.identity, err = decode[Identity](kvs[0]); err != nil {
+			return c, err
+		}
+	}
+	page := resp.Responses[1].GetResponseRange()
+	c.kvs = page.Kvs
+	for more := page.More; more; {
+		next := string(c.kvs[len(c.kvs)-1].Key) + "\x00"
+		pctx, cancel := s.deadline(ctx)
+		page, err := s.client.Get(pctx, next, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(c.revision))
+		cancel()
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			return s.list(ctx, prefix)
+		}
+		if err != nil {
+			return c, failed("listing "+prefix, err)
+		}
+		c.kvs = append(c.kvs, page.Kvs...)
+		more = page.More
+	}
+	return c, nil
+}
+
+// PlacementUpdate is what changed for one machine.
+type PlacementUpdate struct {
+	Snapshot bool // Put is all there is
+	Identity Identity
+	Revision int64
+	Put      []Placement
+	Deleted  []string // names of units
+}
+
+// FollowPlacements calls f with the machine's placements, and again whenever
+// they change, until ctx ends. The first call, and the first after every gap,
+// is a snapshot. An identity that is empty or another one than before means
+// that the store was wiped: what is missing then was not taken away by anyone.
+func (s *Store) FollowPlacements(ctx context.Context, machine string, f func(PlacementUpdate)) error {
+	dir := dirPlacements + machine + "/"
+	name := func(key []byte) string { return string(key[len(s.key(dir)):]) }
+	var identity Identity
+	handle := func(c change) error {
+		if c.progress {
+			return nil
+		}
+		u := PlacementUpdate{Snapshot: c.snapshot, Revision: c.revision}
+		if c.snapshot {
+			identity = c.identity
+		}
+		u.Identity = identity
+		put := func(kv *mvccpb.KeyValue) {
+			p, err := decode[Placement](kv)
+			if err != nil {
+				s.log.Error("a placement can't be read; it is left as it was", "err", err)
+				return
+			}
+			p.Revision = kv.ModRevision
+			u.Put = append(u.Put, p)
+		}
+		for _, kv := range c.kvs {
+			put(kv)
+		}
+		for _, e := range c.events {
+			if e.Type == clientv3.EventTypeDelete {
+				u.Deleted = append(u.Deleted, name(e.Kv.Key))
+			} else {
+				put(e.Kv)
+			}
+		}
+		f(u)
+		return nil
+	}
+	return s.follow(ctx, dir, handle, func(error) {})
+}
