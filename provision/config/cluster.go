@@ -68,8 +68,8 @@ type Image struct {
 // <cluster>-<group>-<i>, i from 1.
 type NodeGroup struct {
 	Name       string
-	Count      int // at least 1
-	Etcd       int // how many of them vote; odd over the whole cluster
+	Count      int    // at least 1
+	Etcd       int    // how many of them vote; odd over the whole cluster
 	PublicIPv4 string // floating, direct, none
 	Metadata   map[string]string
 	CPUs       float64 // limit on local machines; 0: none

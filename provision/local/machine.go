@@ -1,0 +1,170 @@
+package local
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"plasmid/provision/configdrive"
+	"plasmid/provision/plan"
+)
+
+// needBytes is the free space that a machine asks for.
+const needBytes = 512 << 20
+
+// indexes keeps machines that are made at the same time from choosing the same
+// address.
+var indexes sync.Mutex
+
+// create makes a machine, or completes one whose making was cut off.
+func (p *Provider) create(ctx context.Context, want plan.Machine) error {
+	tree, err := p.tree(want.Image)
+	if err != nil {
+		return err
+	}
+	m, err := p.allot(want)
+	if err != nil {
+		return err
+	}
+	if err := m.writeDisk(p, tree); err != nil {
+		return err
+	}
+	m.Complete = true
+	if err := m.save(); err != nil {
+		return err
+	}
+	return p.Start(ctx, want.Name)
+}
+
+// allot gives the machine its directory, address and IDs, once.
+func (p *Provider) allot(want plan.Machine) (*machine, error) {
+	indexes.Lock()
+	defer indexes.Unlock()
+	n, err := p.loadNetwork()
+	if err != nil {
+		return nil, err
+	}
+	if n == nil {
+		return nil, errors.New("the cluster's network is missing; run plasmid up again")
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(p.dir, &st); err != nil {
+		return nil, err
+	}
+	if free := st.Bavail * uint64(st.Bsize); free < needBytes {
+		return nil, fmt.Errorf("%s has %d MiB free, machine %s needs about %d; make room, or set PLASMID_STATE to a directory on a larger disk", p.dir, free>>20, want.Name, needBytes>>20)
+	}
+	ms, err := p.machines()
+	if err != nil {
+		return nil, err
+	}
+	used := map[int]bool{}
+	for _, m := range ms {
+		if m.Name == want.Name && m.Index != 0 {
+			m.Machine = want
+			return m, nil
+		}
+		used[m.Index] = true
+	}
+	m := &machine{Machine: want, Index: firstIndex, dir: p.machineDir(want.Name)}
+	for used[m.Index] {
+		m.Index++
+	}
+	addr, _, err := n.address(m.Index)
+	if err != nil {
+		return nil, err
+	}
+	m.Address = addr.String()
+	var id [16]byte
+	rand.Read(id[:])
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80 // a random UUID, RFC 9562 version 4
+	m.UUID = hex.EncodeToString(id[:])
+	m.MAC = fmt.Sprintf("02:%s:%02x:%02x", p.macPart(), m.Index>>8, m.Index&0xff)
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		return nil, err
+	}
+	return m, m.save()
+}
+
+// macPart is three bytes of a locally administered address, of the cluster's.
+func (p *Provider) macPart() string {
+	h := strings.TrimPrefix(p.tag(), "pl")
+	return h[0:2] + ":" + h[2:4] + ":" + h[4:6]
+}
+
+// writeDisk makes the machine's layer over the image's tree.
+func (m *machine) writeDisk(p *Provider, tree string) error {
+	n, err := p.loadNetwork()
+	if err != nil {
+		return err
+	}
+	gateway, bits, err := n.address(1)
+	if err != nil {
+		return err
+	}
+	for _, d := range []string{"upper", "work", "root", "docker", "containerd"} {
+		if err := os.MkdirAll(filepath.Join(m.dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	drive := configdrive.Machine{
+		UUID: m.UUID, Name: m.Name, Cluster: p.cluster, MAC: m.MAC, Address: m.Address,
+		Netmask: net.IP(net.CIDRMask(bits, 32)).String(), Gateway: gateway.String(), SSHKeys: p.sshKeys,
+	}
+	files := map[string]file{}
+	for path, data := range drive.Files() {
+		files["var/lib/cloud/seed/config_drive/"+path] = file{data, 0o600}
+	}
+	if hybridHost() {
+		for path, f := range cgroup1Files {
+			files[path] = f
+		}
+	}
+	for path, f := range files {
+		name := filepath.Join(m.dir, "upper", path)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name, f.data, f.mode); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(filepath.Join(m.dir, "tree")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(tree, filepath.Join(m.dir, "tree"))
+}
+
+type file struct {
+	data []byte
+	mode os.FileMode
+}
+
+// delete takes a machine away with all it has, whatever state it is in.
+func (p *Provider) delete(ctx context.Context, name string) error {
+	m, err := p.load(name)
+	if err != nil {
+		// Nothing is known of it but its directory.
+		return os.RemoveAll(p.machineDir(name))
+	}
+	if err := p.PowerOff(ctx, name); err != nil {
+		return err
+	}
+	if err := p.unplug(ctx, m.Index); err != nil {
+		return err
+	}
+	return os.RemoveAll(m.dir)
+}
+
+// kill ends a process and reports whether it was there.
+func kill(pid int, sig syscall.Signal) bool { return syscall.Kill(pid, sig) == nil }

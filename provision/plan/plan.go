@@ -1,0 +1,402 @@
+// Package plan compares the cluster that is wanted with the one that exists
+// and says, step by step, what leads from one to the other. It is pure.
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Action is what a step does to its thing.
+type Action string
+
+const (
+	Create Action = "create"
+	Update Action = "update"
+	Start  Action = "start"
+	Delete Action = "delete"
+)
+
+// Kinds of steps. A provider may have more of its own, for what machines
+// share.
+const (
+	KindNetwork = "network"
+	KindMachine = "machine"
+	KindMember  = "member" // of the cluster: PKI, etcd, plasmidd
+)
+
+// Step is one thing to do.
+type Step struct {
+	ID      string   `json:"id"`
+	Action  Action   `json:"action"`
+	Kind    string   `json:"kind"`
+	Name    string   `json:"name"`
+	Details []string `json:"details,omitempty"`
+	Needs   []string `json:"needs,omitempty"` // IDs of steps to be done before
+
+	Machine *Machine `json:"machine,omitempty"` // of a machine or member that is to be
+}
+
+// Machine is a machine as it should be.
+type Machine struct {
+	Name       string            `json:"name"`
+	Group      string            `json:"group"`
+	Image      string            `json:"image"`
+	Etcd       bool              `json:"etcd"`
+	PublicIPv4 string            `json:"publicIPv4"` // mode
+	Metadata   map[string]string `json:"metadata,omitempty"`
+	CPUs       float64           `json:"cpus,omitempty"`
+	MemoryMiB  int               `json:"memoryMiB,omitempty"`
+}
+
+// Observed is a machine as it is.
+type Observed struct {
+	Name        string `json:"name"`
+	Group       string `json:"group"`
+	Image       string `json:"image"`
+	PrivateIPv4 string `json:"privateIPv4"`
+	PublicIPv4  string `json:"publicIPv4,omitempty"`
+	Running     bool   `json:"running"`
+	Complete    bool   `json:"complete"` // its making was not cut off
+}
+
+// Member is what the operator's side knows of a machine's membership.
+type Member struct {
+	Name string `json:"name"`
+	Etcd bool   `json:"etcd"` // has a vote, or is to get one
+	Spec string `json:"spec"` // of the configuration it was given; see Spec
+}
+
+// Input is all that a plan is made of.
+type Input struct {
+	Cluster  string
+	Network  bool // exists
+	Wanted   []Machine
+	Observed []Observed
+	Members  []Member
+}
+
+// Plan is a list of steps, each after those it needs.
+type Plan struct {
+	Steps []Step `json:"steps"`
+}
+
+// Empty reports that there is nothing to do.
+func (p Plan) Empty() bool { return len(p.Steps) == 0 }
+
+// Counts says how many things are added, changed and destroyed.
+func (p Plan) Counts() (add, change, destroy int) {
+	for _, s := range p.Steps {
+		switch s.Action {
+		case Create:
+			add++
+		case Delete:
+			destroy++
+		default:
+			change++
+		}
+	}
+	return
+}
+
+// Summary is the counts in a line.
+func (p Plan) Summary() string {
+	add, change, destroy := p.Counts()
+	return fmt.Sprintf("Plan: %d to add, %d to change, %d to destroy.", add, change, destroy)
+}
+
+// Spec names the part of a machine's wanted state that its configuration as a
+// member holds.
+func (m Machine) Spec() string {
+	keys := make([]string, 0, len(m.Metadata))
+	for k, v := range m.Metadata {
+		keys = append(keys, k+"="+v)
+	}
+	slices.Sort(keys)
+	return fmt.Sprintf("group=%s etcd=%v %s", m.Group, m.Etcd, strings.Join(keys, " "))
+}
+
+func stepID(a Action, kind, name string) string { return string(a) + " " + kind + " " + name }
+
+// Make returns the steps from what is to what is wanted. An etcd cluster
+// always keeps its majority: members are added and removed one at a time, and
+// a plan that would lose the quorum is an error.
+func Make(in Input) (Plan, error) {
+	m := maker{
+		Input:    in,
+		wanted:   map[string]Machine{},
+		observed: map[string]Observed{},
+		members:  map[string]Member{},
+	}
+	for _, w := range in.Wanted {
+		m.wanted[w.Name] = w
+	}
+	for _, o := range in.Observed {
+		m.observed[o.Name] = o
+	}
+	for _, mem := range in.Members {
+		m.members[mem.Name] = mem
+	}
+	if err := m.guardQuorum(); err != nil {
+		return Plan{}, err
+	}
+	m.network()
+	m.arrivals()
+	m.departures()
+	m.replacements()
+	return Plan{m.steps}, nil
+}
+
+// Destroy returns the steps that leave nothing.
+func Destroy(in Input) Plan {
+	var p Plan
+	var machines []string
+	for _, o := range sortedObserved(in.Observed) {
+		id := stepID(Delete, KindMachine, o.Name)
+		machines = append(machines, id)
+		p.Steps = append(p.Steps, Step{ID: id, Action: Delete, Kind: KindMachine, Name: o.Name, Details: []string{"address " + o.PrivateIPv4}})
+	}
+	if in.Network {
+		p.Steps = append(p.Steps, Step{ID: stepID(Delete, KindNetwork, in.Cluster), Action: Delete, Kind: KindNetwork, Name: in.Cluster, Needs: machines})
+	}
+	return p
+}
+
+type maker struct {
+	Input
+	wanted   map[string]Machine
+	observed map[string]Observed
+	members  map[string]Member
+	steps    []Step
+	// voting is the last step that changed who votes: the next one waits.
+	voting string
+	// joined are the steps after which all wanted machines are members.
+	joined []string
+}
+
+func (m *maker) add(s Step) string {
+	s.ID = stepID(s.Action, s.Kind, s.Name)
+	s.Needs = slices.DeleteFunc(s.Needs, func(n string) bool { return n == "" })
+	m.steps = append(m.steps, s)
+	return s.ID
+}
+
+// guardQuorum refuses to take away more voters than can be missed at once.
+func (m *maker) guardQuorum() error {
+	var voters, alive, staying int
+	for name, mem := range m.members {
+		if !mem.Etcd {
+			continue
+		}
+		voters++
+		if o, ok := m.observed[name]; ok && o.Running {
+			alive++
+			if w, ok := m.wanted[name]; ok && w.Etcd {
+				staying++
+			}
+		}
+	}
+	if voters == 0 {
+		return nil
+	}
+	if staying == 0 {
+		return fmt.Errorf("none of the %d etcd members would stay: the cluster's data would be lost; keep at least one of them, or take the cluster down with: plasmid down", voters)
+	}
+	if alive <= voters/2 && m.changesVoters() {
+		return fmt.Errorf("%d of %d etcd members run, which is no majority: no member can be added or removed now; start the others first", alive, voters)
+	}
+	return nil
+}
+
+func (m *maker) changesVoters() bool {
+	for name, mem := range m.members {
+		if w, ok := m.wanted[name]; mem.Etcd && (!ok || !w.Etcd) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *maker) network() {
+	if !m.Network {
+		m.add(Step{Action: Create, Kind: KindNetwork, Name: m.Cluster})
+	}
+}
+
+// arrivals makes, starts and joins the machines that are wanted.
+func (m *maker) arrivals() {
+	network := ""
+	if !m.Network {
+		network = stepID(Create, KindNetwork, m.Cluster)
+	}
+	bootstrap := true
+	for _, mem := range m.members {
+		if mem.Etcd {
+			bootstrap = false
+		}
+	}
+	up := map[string]string{} // machine to the step after which it runs
+	for _, w := range m.sortedWanted() {
+		o, exists := m.observed[w.Name]
+		switch {
+		case !exists || !o.Complete:
+			up[w.Name] = m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{network}, Machine: &w, Details: details(w)})
+		case !o.Running:
+			up[w.Name] = m.add(Step{Action: Start, Kind: KindMachine, Name: w.Name, Needs: []string{network}, Machine: &w})
+		}
+	}
+	if bootstrap {
+		m.bootstrap(up)
+	}
+	for _, w := range m.sortedWanted() {
+		mem, is := m.members[w.Name]
+		if bootstrap && w.Etcd || is && mem.Spec == w.Spec() {
+			continue
+		}
+		s := Step{Action: Create, Kind: KindMember, Name: w.Name, Machine: &w, Needs: append([]string{up[w.Name], m.voting}, m.firstMembers(bootstrap)...)}
+		if is {
+			s.Action, s.Details = Update, []string{mem.Spec + " → " + w.Spec()}
+		} else if w.Etcd {
+			s.Details = []string{"etcd member"}
+		}
+		id := m.add(s)
+		if w.Etcd || mem.Etcd {
+			m.voting = id
+		}
+		m.joined = append(m.joined, id)
+	}
+}
+
+// bootstrap joins the first etcd members: they start together, so each step
+// needs all their machines.
+func (m *maker) bootstrap(up map[string]string) {
+	var machines []string
+	for _, w := range m.sortedWanted() {
+		if w.Etcd {
+			machines = append(machines, up[w.Name])
+		}
+	}
+	for _, w := range m.sortedWanted() {
+		if w.Etcd {
+			m.joined = append(m.joined, m.add(Step{Action: Create, Kind: KindMember, Name: w.Name, Machine: &w, Needs: slices.Clone(machines), Details: []string{"etcd member, of the first ones"}}))
+		}
+	}
+}
+
+// firstMembers are the steps that a machine which joins later waits for.
+func (m *maker) firstMembers(bootstrap bool) []string {
+	if !bootstrap {
+		return nil
+	}
+	var ids []string
+	for _, w := range m.sortedWanted() {
+		if w.Etcd {
+			ids = append(ids, stepID(Create, KindMember, w.Name))
+		}
+	}
+	return ids
+}
+
+// departures removes machines that are no longer wanted, the highest number
+// first, after the new ones have joined.
+func (m *maker) departures() {
+	gone := sortedObserved(m.Observed)
+	slices.Reverse(gone)
+	for _, o := range gone {
+		if _, ok := m.wanted[o.Name]; ok {
+			continue
+		}
+		m.leave(o, m.joined)
+	}
+	for _, mem := range m.Members {
+		_, wanted := m.wanted[mem.Name]
+		if _, exists := m.observed[mem.Name]; !exists && !wanted {
+			m.voting = m.add(Step{Action: Delete, Kind: KindMember, Name: mem.Name, Needs: append([]string{m.voting}, m.joined...), Details: []string{"its machine is gone already"}})
+		}
+	}
+}
+
+// leave takes a machine out of the cluster and then away.
+func (m *maker) leave(o Observed, needs []string) string {
+	left := ""
+	if mem, ok := m.members[o.Name]; ok {
+		s := Step{Action: Delete, Kind: KindMember, Name: o.Name, Needs: slices.Clone(needs)}
+		if mem.Etcd {
+			s.Details, s.Needs = []string{"etcd member"}, append(s.Needs, m.voting)
+		}
+		left = m.add(s)
+		if mem.Etcd {
+			m.voting = left
+		}
+	}
+	return m.add(Step{Action: Delete, Kind: KindMachine, Name: o.Name, Needs: append([]string{left}, needs...)})
+}
+
+// replacements changes machines to another image one at a time: the machine
+// leaves, is made anew and joins, and then the next.
+func (m *maker) replacements() {
+	before := slices.Clone(m.joined)
+	if m.voting != "" {
+		before = append(before, m.voting)
+	}
+	for _, w := range m.sortedWanted() {
+		o, exists := m.observed[w.Name]
+		if !exists || !o.Complete || o.Image == w.Image {
+			continue
+		}
+		m.drop(w.Name)
+		_, member := m.members[w.Name]
+		var left string
+		if member {
+			left = m.add(Step{Action: Delete, Kind: KindMember, Name: w.Name, Needs: before, Details: []string{"to be replaced"}})
+		}
+		deleted := m.add(Step{Action: Delete, Kind: KindMachine, Name: w.Name, Needs: append([]string{left}, before...), Details: []string{"image " + o.Image + " → " + w.Image}})
+		made := m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{deleted}, Machine: &w, Details: details(w)})
+		joined := m.add(Step{Action: Create, Kind: KindMember, Name: w.Name, Needs: []string{made}, Machine: &w})
+		before = []string{joined}
+	}
+}
+
+// drop takes out the steps for a machine that is to be replaced anyway.
+func (m *maker) drop(name string) {
+	m.steps = slices.DeleteFunc(m.steps, func(s Step) bool {
+		return s.Name == name && (s.Kind == KindMachine && s.Action == Start || s.Kind == KindMember && s.Action == Update)
+	})
+}
+
+func details(w Machine) []string {
+	d := []string{"image " + w.Image}
+	if w.CPUs > 0 {
+		d = append(d, fmt.Sprintf("%g CPUs", w.CPUs))
+	}
+	if w.MemoryMiB > 0 {
+		d = append(d, fmt.Sprintf("%d MiB", w.MemoryMiB))
+	}
+	return d
+}
+
+func (m *maker) sortedWanted() []Machine {
+	return slices.SortedFunc(slices.Values(m.Wanted), func(a, b Machine) int { return compareNames(a.Name, b.Name) })
+}
+
+func sortedObserved(os []Observed) []Observed {
+	return slices.SortedFunc(slices.Values(os), func(a, b Observed) int { return compareNames(a.Name, b.Name) })
+}
+
+// compareNames orders core-2 before core-10.
+func compareNames(a, b string) int {
+	pa, na := splitNumber(a)
+	pb, nb := splitNumber(b)
+	return cmp.Or(cmp.Compare(pa, pb), na-nb, cmp.Compare(a, b))
+}
+
+func splitNumber(s string) (string, int) {
+	i := strings.LastIndexByte(s, '-')
+	n := 0
+	if _, err := fmt.Sscanf(s[i+1:], "%d", &n); err != nil {
+		return s, 0
+	}
+	return s[:i+1], n
+}
