@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"plasmid/internal/progress"
+	"plasmid/provision/config"
 )
 
 // globals are the flags that every command has.
@@ -41,6 +44,28 @@ func (g *globals) StateDir() string {
 	}
 	home, _ := os.UserHomeDir()
 	return filepath.Join(home, ".local/state/plasmid")
+}
+
+// Config reads the cluster file. What is wrong with it is shown here, with the
+// lines it points at.
+func (g *globals) Config() (*config.Cluster, error) {
+	c, err := config.LoadDefault(g.File, g.Vars)
+	var bad *config.Error
+	if errors.As(err, &bad) {
+		width, _, sizeErr := term.GetSize(int(os.Stderr.Fd()))
+		if sizeErr != nil {
+			width = 0
+		}
+		if err := bad.Print(os.Stderr, uint(width), colored(os.Stderr)); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%s has errors; nothing was changed", g.File)
+	}
+	return c, err
+}
+
+func colored(f *os.File) bool {
+	return term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
 // Progress writes to stderr, so that stdout holds data only.

@@ -47,5 +47,8 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	g.register(root)
+	root.AddCommand(
+		newValidateCommand(g), newFmtCommand(g), newImageCommand(g), newLocalCommand(g),
+	)
 	return root
 }

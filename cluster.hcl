@@ -1,0 +1,23 @@
+# The example cluster: five machines and an app. `make demo` runs it.
+
+variable "cloud" {
+  description = "An entry of clouds.yaml; empty for local machines on this host"
+  default     = ""
+}
+
+cluster "demo" {
+  provider "local" {}
+
+  image {
+    playbooks = ["playbooks/node.yml"] # add your own here
+    vars      = { docker_log_max_size = "10m" }
+  }
+
+  nodes "core" {
+    count    = 5
+    etcd     = 3 # how many of them vote
+    metadata = { role = "core" }
+  }
+
+  app "hello" { source = "apps/hello" }
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"plasmid/image"
+)
+
+func newImageCommand(g *globals) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "image",
+		Short: "Build and look after node images",
+	}
+	cmd.AddCommand(newImageBuildCommand(g), newImageListCommand(g), newImageInspectCommand(g), newImagePruneCommand(g))
+	return cmd
+}
+
+func newImageBuildCommand(g *globals) *cobra.Command {
+	var o image.Options
+	cmd := &cobra.Command{
+		Use:   "build",
+		Short: "Build the image that the cluster file describes",
+		Long: `Makes a tree of Debian Testing, runs the playbooks against it, checks it, and
+packs it: a tree for local machines and a qcow2 for OpenStack. Nothing is
+booted. An image is named by what went in; if it is there already, nothing is
+built.`,
+		Example: "  plasmid image build\n  plasmid image build --refresh   # with today's packages",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := g.Config()
+			if err != nil {
+				return err
+			}
+			o.Config, o.Dir, o.State, o.Log = c.Image, c.Dir, g.StateDir(), g.Progress()
+			start := time.Now()
+			img, built, err := image.Build(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			if g.Output == "json" {
+				return printJSON(cmd.OutOrStdout(), img)
+			}
+			if !built {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "image %s is up to date\n", img.ID)
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "image %s: %s in %s\n", img.ID, sizes(img), time.Since(start).Round(100*time.Millisecond))
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.TreeOnly, "tree-only", false, "build no qcow2; local machines do not need it")
+	f.BoolVar(&o.Refresh, "refresh", false, "fetch the newest packages")
+	f.StringVar(&o.Playbooks, "playbooks", beside("playbooks", "/usr/share/plasmid/playbooks"), "`directory` with node.yml and its roles")
+	f.StringVar(&o.Binaries, "binaries", beside("bin", "/usr/bin"), "`directory` with plasmid, plasmidd and confd")
+	return cmd
+}
+
+// beside finds what belongs to this program: in the source tree whose bin/ it
+// runs from, else where a package would have put it.
+func beside(name, packaged string) string {
+	self, err := os.Executable()
+	if err != nil {
+		return packaged
+	}
+	dir := filepath.Join(filepath.Dir(filepath.Dir(self)), name)
+	if _, err := os.Stat(dir); err != nil {
+		return packaged
+	}
+	return dir
+}
+
+func sizes(i *image.Image) string {
+	s := fmt.Sprintf("tree %d MiB", i.Manifest.TreeBytes>>20)
+	if d := i.Manifest.Disk; d != nil {
+		s += fmt.Sprintf(", qcow2 %d MiB", d.Bytes>>20)
+	}
+	return s
+}
+
+func newImageListCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the images, newest first",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			images, err := image.List(g.StateDir())
+			if err != nil {
+				return err
+			}
+			if g.Output == "json" {
+				return printJSON(cmd.OutOrStdout(), images)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+			fmt.Fprintln(w, "IMAGE\tCREATED\tSUITE\tPACKAGES\tSIZE")
+			for _, i := range images {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", i.ID, i.Manifest.Created.Local().Format(time.DateTime), i.Manifest.Suite, len(i.Manifest.Packages), sizes(i))
+			}
+			return w.Flush()
+		},
+	}
+}
+
+func newImageInspectCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:     "inspect [IMAGE]",
+		Short:   "Show what an image is made of; by default the latest",
+		Example: "  plasmid image inspect | jq '.manifest.packages | length'",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			find := func() (*image.Image, error) { return image.Latest(g.StateDir()) }
+			if len(args) > 0 {
+				find = func() (*image.Image, error) { return image.ByID(g.StateDir(), args[0]) }
+			}
+			i, err := find()
+			if err != nil {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), i)
+		},
+	}
+}
+
+func newImagePruneCommand(g *globals) *cobra.Command {
+	keep := 2
+	cmd := &cobra.Command{
+		Use:   "prune",
+		Short: "Remove old images that no machine runs from",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			removed, err := image.Prune(g.StateDir(), keep, func(id string) bool { return imageInUse(g.StateDir(), id) })
+			for _, id := range removed {
+				fmt.Fprintln(cmd.OutOrStdout(), "removed", id)
+			}
+			return err
+		},
+	}
+	cmd.Flags().IntVar(&keep, "keep", keep, "how many of the newest images to keep")
+	return cmd
+}
+
+// imageInUse reports whether a local machine lies on the image's tree.
+func imageInUse(state, id string) bool {
+	links, _ := filepath.Glob(filepath.Join(state, "clusters", "*", "local", "machines", "*", "tree"))
+	for _, l := range links {
+		if target, err := os.Readlink(l); err == nil && filepath.Base(filepath.Dir(target)) == id {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,92 @@
+// Package node is what a machine holds of its membership: its configuration,
+// its keys and certificates, and the facts it learned at boot. The operator's
+// side reaches it over SSH, as plasmidd csr and plasmidd configure.
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Where things are on a node.
+const (
+	Dir        = "/etc/plasmid"
+	ConfigFile = Dir + "/node.json"
+	PKIDir     = Dir + "/pki"
+	CAFile     = PKIDir + "/ca.crt"
+	CertFile   = PKIDir + "/node.crt"
+	KeyFile    = PKIDir + "/node.key"
+	StateDir   = "/var/lib/plasmid"
+	RunDir     = "/run/plasmid"
+	Socket     = RunDir + "/plasmid.sock"
+
+	etcdCertFile = PKIDir + "/etcd.crt"
+	etcdKeyFile  = PKIDir + "/etcd.key"
+	etcdEnvFile  = "/etc/default/etcd"
+)
+
+// Ports of a node.
+const (
+	APIPort   = 7480 // on the private address, mutual TLS
+	ImagePort = 7481 // on loopback, plain: Docker pulls from it
+)
+
+// Config is node.json.
+type Config struct {
+	Cluster       string            `json:"cluster"`
+	Name          string            `json:"name"`
+	Group         string            `json:"group"`
+	PrivateIPv4   string            `json:"privateIPv4"`
+	PublicIPv4    string            `json:"publicIPv4"`
+	Metadata      map[string]string `json:"metadata,omitempty"`
+	EtcdEndpoints []string          `json:"etcdEndpoints"`
+	LeaseSeconds  int               `json:"leaseSeconds"`
+}
+
+// Lease is how long the machine may be silent.
+func (c *Config) Lease() time.Duration { return time.Duration(c.LeaseSeconds) * time.Second }
+
+// Load reads node.json.
+func Load(file string) (*Config, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w; this machine was not joined to a cluster: plasmid up does that", err)
+	}
+	var c Config
+	if err := json.Unmarshal(data, &c); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if c.Name == "" || c.PrivateIPv4 == "" || len(c.EtcdEndpoints) == 0 || c.LeaseSeconds < 1 {
+		return nil, fmt.Errorf("%s is incomplete: name, privateIPv4, etcdEndpoints and leaseSeconds must be set", file)
+	}
+	return &c, nil
+}
+
+// writeFile writes a file whole or not at all, and reports whether it changed.
+func writeFile(name string, data []byte, mode os.FileMode, uid, gid int) (bool, error) {
+	if old, err := os.ReadFile(name); err == nil && string(old) == string(data) {
+		return false, nil
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return false, err
+	}
+	defer os.Remove(tmp.Name())
+	defer tmp.Close()
+	if err := tmp.Chmod(mode); err != nil {
+		return false, err
+	}
+	if err := tmp.Chown(uid, gid); err != nil {
+		return false, err
+	}
+	if _, err := tmp.Write(data); err != nil {
+		return false, err
+	}
+	if err := tmp.Sync(); err != nil {
+		return false, err
+	}
+	return true, os.Rename(tmp.Name(), name)
+}
