@@ -39,6 +39,21 @@ type Step struct {
 	Machine *Machine `json:"machine,omitempty"` // of a machine or member that is to be
 }
 
+// Title is the step in the words of a user.
+func (s Step) Title() string {
+	if s.Kind == KindMember {
+		switch s.Action {
+		case Create:
+			return "join " + s.Name
+		case Update:
+			return "configure " + s.Name
+		case Delete:
+			return "take " + s.Name + " out of the cluster"
+		}
+	}
+	return fmt.Sprintf("%s %s %s", s.Action, s.Kind, s.Name)
+}
+
 // Machine is a machine as it should be.
 type Machine struct {
 	Name       string            `json:"name"`

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/term"
+
+	"plasmid/image"
+	"plasmid/provision"
+	"plasmid/provision/config"
+	"plasmid/provision/join"
+	"plasmid/provision/plan"
+)
+
+// cluster is a cluster as commands that change it see it.
+type cluster struct {
+	config   *config.Cluster
+	access   *join.Access
+	provider provision.Provider
+	joiner   *join.Joiner
+}
+
+// cluster loads the cluster file and what belongs to it. With create it makes
+// the operator's keys if there are none.
+func (g *globals) cluster(create bool) (*cluster, error) {
+	cfg, err := g.Config()
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{config: cfg}
+	dir := g.accessDir(cfg.Name)
+	if create {
+		c.access, err = join.CreateAccess(dir, cfg.Name)
+	} else if c.access, err = join.LoadAccess(dir); errors.Is(err, join.ErrNoAccess) {
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if c.provider, err = g.provider(cfg, c.access); err != nil {
+		return nil, err
+	}
+	c.joiner = &join.Joiner{Access: c.access, Cluster: cfg.Name, Lease: cfg.Lease, Machines: c.provider}
+	return c, nil
+}
+
+// observe gathers what plans are made of.
+func (c *cluster) observe(ctx context.Context, imageID string) (plan.Input, error) {
+	in := plan.Input{Cluster: c.config.Name, Wanted: provision.Wanted(c.config, imageID)}
+	c.joiner.Wanted = in.Wanted
+	var err error
+	if in.Network, in.Observed, err = c.provider.Observe(ctx); err != nil {
+		return in, err
+	}
+	if c.access != nil {
+		in.Members, err = c.joiner.Members(ctx)
+	}
+	return in, err
+}
+
+// do carries out any step.
+func (c *cluster) do(ctx context.Context, s plan.Step) error {
+	if s.Kind == plan.KindMember {
+		return c.joiner.Do(ctx, s)
+	}
+	return c.provider.Do(ctx, s)
+}
+
+// latestImage is the image that machines are to run.
+func (g *globals) latestImage() (string, error) {
+	i, err := image.Latest(g.StateDir())
+	if err != nil {
+		return "", err
+	}
+	return i.ID, nil
+}
+
+var marks = map[plan.Action]string{plan.Create: "+", plan.Delete: "-", plan.Update: "~", plan.Start: "~"}
+
+// printPlan shows the steps in their order.
+func printPlan(w io.Writer, p plan.Plan) {
+	for _, s := range p.Steps {
+		line := fmt.Sprintf("  %s %s", marks[s.Action], s.Title())
+		if len(s.Details) > 0 {
+			line += "  (" + strings.Join(s.Details, ", ") + ")"
+		}
+		fmt.Fprintln(w, line)
+	}
+	fmt.Fprintln(w, p.Summary())
+}
+
+// confirm asks before anything is changed.
+func (g *globals) confirm(question string) error {
+	if g.Yes {
+		return nil
+	}
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return errors.New("nobody can be asked here; say yes beforehand with --yes")
+	}
+	fmt.Fprintf(os.Stderr, "%s [y/N] ", question)
+	var answer string
+	if _, err := fmt.Scanln(&answer); err != nil || !strings.HasPrefix(strings.ToLower(answer), "y") {
+		return errors.New("nothing was changed")
+	}
+	return nil
+}
+
+// forget removes the operator's side of a cluster that is gone.
+func (g *globals) forget(name string) error {
+	dir := filepath.Join(g.StateDir(), "clusters")
+	return errors.Join(os.RemoveAll(filepath.Join(dir, name)), os.Remove(filepath.Join(dir, "."+name+".lock")))
+}

@@ -1,0 +1,440 @@
+package join
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"plasmid/provision/plan"
+	"plasmid/runtime/node"
+)
+
+// Machines is what joining needs of a provider.
+type Machines interface {
+	Observe(ctx context.Context) (network bool, machines []plan.Observed, err error)
+	HostKey(ctx context.Context, machine string) (ssh.PublicKey, error)
+}
+
+// Joiner makes machines members of one cluster.
+type Joiner struct {
+	Access   *Access
+	Cluster  string
+	Lease    time.Duration
+	Machines Machines
+	// Wanted are all machines that the cluster is to have: the first etcd
+	// members must know of each other before any of them runs.
+	Wanted []plan.Machine
+
+	mu sync.Mutex // over members.json
+}
+
+// Deadlines of the parts of joining.
+const (
+	bootTimeout = 5 * time.Minute // until a machine lets us log in
+	etcdTimeout = 2 * time.Minute
+	apiTimeout  = time.Minute
+)
+
+// Members lists the machines that were joined, or began to be.
+func (j *Joiner) Members(context.Context) ([]plan.Member, error) {
+	members, err := j.Access.Members()
+	if err != nil {
+		return nil, err
+	}
+	var out []plan.Member
+	for _, m := range members {
+		if m.Joined {
+			out = append(out, plan.Member{Name: m.Name, Etcd: m.Etcd, Spec: m.Spec})
+		}
+	}
+	return out, nil
+}
+
+// Do carries out a step of kind member.
+func (j *Joiner) Do(ctx context.Context, s plan.Step) error {
+	if s.Action == plan.Delete {
+		return j.leave(ctx, s.Name)
+	}
+	return j.join(ctx, *s.Machine)
+}
+
+// update changes one member's entry under the lock.
+func (j *Joiner) update(name string, f func(*Member)) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	members, err := j.Access.Members()
+	if err != nil {
+		return err
+	}
+	m := members[name]
+	m.Name = name
+	f(&m)
+	members[name] = m
+	return j.Access.saveMembers(members)
+}
+
+// roster is who the etcd members are.
+type roster struct {
+	bootstrap bool              // none of them was ever up
+	initial   map[string]string // name to address of those that start together
+	voters    map[string]string // of those that are joined
+}
+
+// roster decides, once and for good, which members start the cluster.
+func (j *Joiner) roster(ctx context.Context) (roster, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	members, err := j.Access.Members()
+	if err != nil {
+		return roster{}, err
+	}
+	r := roster{bootstrap: true, initial: map[string]string{}, voters: map[string]string{}}
+	for _, m := range members {
+		if m.Etcd && m.Joined {
+			r.bootstrap = false
+			r.voters[m.Name] = m.Address
+		}
+		if m.Initial {
+			r.initial[m.Name] = m.Address
+		}
+	}
+	if len(r.initial) > 0 || !r.bootstrap {
+		return r, nil
+	}
+	_, observed, err := j.Machines.Observe(ctx)
+	if err != nil {
+		return r, err
+	}
+	for _, w := range j.Wanted {
+		if !w.Etcd {
+			continue
+		}
+		i := slices.IndexFunc(observed, func(o plan.Observed) bool { return o.Name == w.Name })
+		if i < 0 {
+			return r, fmt.Errorf("machine %s is to be one of the first etcd members, but is not there", w.Name)
+		}
+		r.initial[w.Name] = observed[i].PrivateIPv4
+		members[w.Name] = Member{Name: w.Name, Address: observed[i].PrivateIPv4, Etcd: true, Initial: true}
+	}
+	return r, j.Access.saveMembers(members)
+}
+
+func addresses(m map[string]string) []string {
+	var as []string
+	for _, a := range m {
+		as = append(as, a)
+	}
+	slices.Sort(as)
+	return as
+}
+
+// join makes one machine a member. Every part of it can be done again.
+func (j *Joiner) join(ctx context.Context, m plan.Machine) error {
+	r, err := j.roster(ctx)
+	if err != nil {
+		return err
+	}
+	at, err := j.observed(ctx, m.Name)
+	if err != nil {
+		return err
+	}
+	conn, err := j.logIn(ctx, m.Name, at.PrivateIPv4)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	requests, err := ask[node.Requests](ctx, conn, "plasmidd csr", nil)
+	if err != nil {
+		return err
+	}
+	before, err := j.member(m.Name)
+	if err != nil {
+		return err
+	}
+	if err := j.update(m.Name, func(e *Member) { e.MachineID, e.Address, e.Etcd = requests.MachineID, at.PrivateIPv4, m.Etcd }); err != nil {
+		return err
+	}
+	// A first member that did not get ready then still starts as one: the
+	// others have counted it in.
+	first := before.Initial && !before.Joined && m.Etcd
+	votes := before.Joined && before.Etcd
+	var etcd map[string]string
+	switch {
+	case m.Etcd && first:
+		etcd = node.EtcdEnvironment(m.Name, at.PrivateIPv4, r.initial, j.Access.Token, true)
+	case m.Etcd && !votes:
+		if etcd, err = j.addVoter(ctx, m, at.PrivateIPv4, r); err != nil {
+			return err
+		}
+	case !m.Etcd && votes:
+		if err := j.retire(ctx, conn, m.Name, at.PrivateIPv4, r); err != nil {
+			return err
+		}
+	}
+	endpoints := r.voters
+	if r.bootstrap {
+		endpoints = r.initial
+	}
+	bundle, err := j.bundle(m, at, requests, etcd, addresses(endpoints))
+	if err != nil {
+		return err
+	}
+	if _, err := ask[node.Outcome](ctx, conn, "plasmidd configure", bundle); err != nil {
+		return err
+	}
+	if etcd != nil {
+		if err := j.settleEtcd(ctx, m, at.PrivateIPv4, first, addresses(endpoints)); err != nil {
+			return err
+		}
+	}
+	if err := j.awaitAPI(ctx, conn, at.PrivateIPv4); err != nil {
+		return err
+	}
+	return j.update(m.Name, func(e *Member) { e.Joined, e.Spec = true, m.Spec() })
+}
+
+func (j *Joiner) observed(ctx context.Context, name string) (plan.Observed, error) {
+	_, machines, err := j.Machines.Observe(ctx)
+	if err != nil {
+		return plan.Observed{}, err
+	}
+	for _, o := range machines {
+		if o.Name == name {
+			return o, nil
+		}
+	}
+	return plan.Observed{}, fmt.Errorf("machine %s is not there", name)
+}
+
+// logIn connects as soon as the machine has booted.
+func (j *Joiner) logIn(ctx context.Context, name, address string) (*machineConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
+	defer cancel()
+	pinned, err := j.Machines.HostKey(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	j.mu.Lock()
+	err = j.Access.writeKnownHosts(map[string]ssh.PublicKey{address: pinned})
+	j.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return j.Access.connect(ctx, name, net.JoinHostPort(address, "22"), pinned)
+}
+
+// ask runs a command that reads and writes JSON.
+func ask[T any](ctx context.Context, c *machineConn, command string, in any) (T, error) {
+	var out T
+	var stdin io.Reader
+	if in != nil {
+		data, err := json.Marshal(in)
+		if err != nil {
+			return out, err
+		}
+		stdin = bytes.NewReader(data)
+	}
+	data, err := c.run(ctx, command, stdin)
+	if err != nil {
+		return out, err
+	}
+	if err := json.Unmarshal(data, &out); err != nil {
+		return out, fmt.Errorf("%s on machine %s answered %q: %w", command, c.name, data, err)
+	}
+	return out, nil
+}
+
+func (j *Joiner) bundle(m plan.Machine, at plan.Observed, r node.Requests, etcd map[string]string, endpoints []string) (node.Bundle, error) {
+	ips := []string{at.PrivateIPv4, "127.0.0.1"}
+	if at.PublicIPv4 != "" && at.PublicIPv4 != at.PrivateIPv4 {
+		ips = append(ips, at.PublicIPv4)
+	}
+	b := node.Bundle{CA: string(j.Access.CA()), Etcd: etcd, Config: node.Config{
+		Cluster: j.Cluster, Name: m.Name, Group: m.Group, PrivateIPv4: at.PrivateIPv4, PublicIPv4: at.PublicIPv4,
+		Metadata: m.Metadata, LeaseSeconds: int(j.Lease / time.Second),
+	}}
+	for _, e := range endpoints {
+		b.Config.EtcdEndpoints = append(b.Config.EtcdEndpoints, "https://"+e+":2379")
+	}
+	var err error
+	if b.NodeCert, err = j.Access.SignRequest(r.Node, Identity{Name: nodeUser, Role: RoleNode, DNS: []string{m.Name}, IPs: ips, Server: true}); err != nil {
+		return b, err
+	}
+	b.EtcdCert, err = j.Access.SignRequest(r.Etcd, Identity{Name: "etcd-" + m.Name, Role: RoleNode, DNS: []string{m.Name, "localhost"}, IPs: ips, Server: true})
+	return b, err
+}
+
+// addVoter announces a later member to etcd and returns its configuration.
+func (j *Joiner) addVoter(ctx context.Context, m plan.Machine, address string, r roster) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
+	defer cancel()
+	s, err := j.Access.openStore(ctx, addresses(r.voters))
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	if err := addLearner(ctx, s.Client(), m.Name, address); err != nil {
+		return nil, err
+	}
+	cluster := map[string]string{m.Name: address}
+	for n, a := range r.voters {
+		cluster[n] = a
+	}
+	return node.EtcdEnvironment(m.Name, address, cluster, j.Access.Token, false), nil
+}
+
+func (j *Joiner) member(name string) (Member, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	members, err := j.Access.Members()
+	return members[name], err
+}
+
+// retire takes a machine's vote away and stops its etcd.
+func (j *Joiner) retire(ctx context.Context, conn *machineConn, name, address string, r roster) error {
+	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
+	defer cancel()
+	others := maps.Clone(r.voters)
+	delete(others, name)
+	s, err := j.Access.openStore(ctx, addresses(others))
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := removeMember(ctx, s.Client(), name, address); err != nil {
+		return err
+	}
+	if _, err := conn.run(ctx, "systemctl disable --now etcd", nil); err != nil {
+		return err
+	}
+	_, err = conn.run(ctx, "rm -rf /var/lib/etcd/default", nil)
+	return err
+}
+
+// settleEtcd waits until etcd is as it should be with this machine: the first
+// members form the cluster and make it ours, a later one gets its vote.
+func (j *Joiner) settleEtcd(ctx context.Context, m plan.Machine, address string, first bool, endpoints []string) error {
+	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
+	defer cancel()
+	s, err := j.Access.openStore(ctx, endpoints)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if !first {
+		return promote(ctx, s.Client(), m.Name, address)
+	}
+	// The first members do this side by side; one at a time is enough.
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := retry(ctx, func() error { return s.Ping(ctx) }); err != nil {
+		return fmt.Errorf("the first etcd members do not form a cluster: %w; look at: journalctl -u etcd on %s", err, m.Name)
+	}
+	if _, err := s.Init(ctx, j.Cluster); err != nil {
+		return err
+	}
+	return secure(ctx, s.Client())
+}
+
+// awaitAPI waits until plasmidd answers, and tells its last words if not.
+func (j *Joiner) awaitAPI(ctx context.Context, conn *machineConn, address string) error {
+	wait, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: j.Access.ClientTLS()}, Timeout: 2 * time.Second}
+	defer client.CloseIdleConnections()
+	url := "https://" + net.JoinHostPort(address, strconv.Itoa(node.APIPort)) + "/plasmid/v1/health"
+	err := retry(wait, func() error {
+		req, err := http.NewRequestWithContext(wait, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s answers %s", url, resp.Status)
+		}
+		return nil
+	})
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	words, _ := conn.run(ctx, "journalctl -u plasmidd -n 10 --no-pager -o cat", nil)
+	return fmt.Errorf("plasmidd on machine %s does not come up: %w; its last words:\n%s", conn.name, err, words)
+}
+
+// leave takes a machine out of the cluster: its vote first, then its place in
+// the store, upon which its units go elsewhere.
+func (j *Joiner) leave(ctx context.Context, name string) error {
+	members, err := j.Access.Members()
+	if err != nil {
+		return err
+	}
+	m, ok := members[name]
+	if !ok {
+		return nil
+	}
+	voters := map[string]string{}
+	for _, o := range members {
+		if o.Etcd && o.Joined && o.Name != name {
+			voters[o.Name] = o.Address
+		}
+	}
+	if len(voters) == 0 {
+		return errors.New(name + " is the last etcd member: without it the cluster's data is gone; to take the cluster down: plasmid down")
+	}
+	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
+	defer cancel()
+	s, err := j.Access.openStore(ctx, addresses(voters))
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if m.Etcd {
+		if err := removeMember(ctx, s.Client(), name, m.Address); err != nil {
+			return err
+		}
+	}
+	if m.MachineID != "" {
+		if err := s.ForgetMachine(ctx, m.MachineID); err != nil {
+			return err
+		}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if members, err = j.Access.Members(); err != nil {
+		return err
+	}
+	delete(members, name)
+	return j.Access.saveMembers(members)
+}
+
+// Endpoints are where the cluster's API answers.
+func (a *Access) Endpoints() ([]string, error) {
+	members, err := a.Members()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, m := range members {
+		if m.Joined {
+			out = append(out, net.JoinHostPort(m.Address, strconv.Itoa(node.APIPort)))
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}

@@ -1,0 +1,217 @@
+// Package engine is the cluster's one decider: of all machines that run it,
+// the elected one feeds the store's view to package schedule and writes the
+// decisions back.
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"plasmid/runtime/schedule"
+	"plasmid/runtime/store"
+	"plasmid/runtime/unit"
+)
+
+// Config of an engine.
+type Config struct {
+	Store  *store.Store
+	Mirror *store.Mirror
+	// Probe asks a machine whether it is alive, by its own endpoint. It
+	// returns when ctx ends at the latest.
+	Probe func(ctx context.Context, m store.Machine) error
+	// Lease is how long a machine may be silent.
+	Lease  time.Duration
+	Logger *slog.Logger
+}
+
+// Engine campaigns for leadership and decides while it has it.
+type Engine struct {
+	Config
+	specs    map[string]parsed // by unit name
+	unplaced atomic.Pointer[map[string][]schedule.Verdict]
+	leading  atomic.Bool
+}
+
+type parsed struct {
+	hash string
+	spec unit.Spec
+	err  error
+}
+
+// New returns an engine that does nothing yet.
+func New(c Config) *Engine {
+	return &Engine{Config: c, specs: map[string]parsed{}}
+}
+
+// Leading reports whether this engine decides.
+func (e *Engine) Leading() bool { return e.leading.Load() }
+
+// Unplaced says, for units that run nowhere, what each machine lacks. Only the
+// leader knows.
+func (e *Engine) Unplaced() map[string][]schedule.Verdict {
+	if p := e.unplaced.Load(); p != nil && e.Leading() {
+		return *p
+	}
+	return nil
+}
+
+// Run campaigns with one session and decides until the session is lost or ctx
+// ends.
+func (e *Engine) Run(ctx context.Context, ss *store.Session) error {
+	l, err := e.Store.Campaign(ctx, ss)
+	if err != nil {
+		return err
+	}
+	e.Logger.Info("this machine leads")
+	defer e.Logger.Info("this machine no longer leads")
+	e.leading.Store(true)
+	defer e.leading.Store(false)
+	defer func() {
+		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		_ = l.Resign(rctx)
+	}()
+	return e.lead(ctx, l)
+}
+
+// lead decides at every change of the view, and again when a silent machine is
+// to be asked or a grace ends.
+func (e *Engine) lead(ctx context.Context, l *store.Leadership) error {
+	w := newWatchdog(e.Probe, e.Lease)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.Mirror.Ready():
+	}
+	w.begin(time.Now())
+	var retry time.Duration
+	for {
+		changed := e.Mirror.Changed()
+		current, since := e.Mirror.Current()
+		if current && since.After(w.began) {
+			// The store was away: what it says of machines is old.
+			w.begin(since)
+		}
+		wait := e.Lease
+		if current {
+			view := e.Mirror.View()
+			again := w.judge(ctx, view)
+			err := e.decide(ctx, l, view, w)
+			switch {
+			case errors.Is(err, store.ErrDeposed):
+				return err
+			case err != nil:
+				e.Logger.Error("placements could not be written", "err", err)
+				retry = min(max(2*retry, 100*time.Millisecond), 2*time.Second)
+				wait = retry
+			default:
+				retry, wait = 0, again
+			}
+		}
+		var timer <-chan time.Time
+		if wait > 0 {
+			timer = time.After(wait)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-l.Done():
+			return store.ErrDeposed
+		case <-changed:
+		case <-w.answers:
+		case <-timer:
+		}
+	}
+}
+
+// decide runs the scheduler over the view and commits what it decides.
+func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.View, w *watchdog) error {
+	if view.Identity.ID == "" {
+		return nil // wiped: there is no cluster to decide for
+	}
+	in := e.input(view, w)
+	r := schedule.Decide(in)
+	e.unplaced.Store(&r.Unplaced)
+	if len(r.Decisions) == 0 {
+		return nil
+	}
+	changes := make([]store.PlacementChange, 0, len(r.Decisions))
+	for _, d := range r.Decisions {
+		e.Logger.Info("decided", "op", d.Op, "unit", d.Unit, "machine", d.Machine, "reason", d.Reason)
+		c := store.PlacementChange{Placement: store.Placement{Machine: d.Machine, Unit: d.Unit, Reason: d.Reason}, Delete: d.Op == schedule.Remove}
+		if !c.Delete {
+			u := view.Units[d.Unit]
+			c.Placement.Hash, c.Placement.Text, c.Placement.Wish = u.Hash, u.Text, u.Wish
+		}
+		changes = append(changes, c)
+	}
+	revision, err := l.Commit(ctx, changes)
+	if err != nil {
+		return err
+	}
+	// The next decision is made on a view that has this one in it.
+	wctx, cancel := context.WithTimeout(ctx, e.Lease)
+	defer cancel()
+	if err := e.Mirror.Wait(wctx, revision); err != nil && ctx.Err() == nil {
+		e.Logger.Warn("the store's watch is behind", "err", err)
+	}
+	return ctx.Err()
+}
+
+// input turns the store's view into the scheduler's.
+func (e *Engine) input(view *store.View, w *watchdog) schedule.View {
+	var in schedule.View
+	for name, u := range view.Units {
+		spec, err := e.spec(u)
+		if err != nil {
+			// It was refused when it was submitted; whoever wrote it past
+			// the API keeps nobody else from running.
+			continue
+		}
+		if n, err := unit.ParseName(name); err != nil || n.Template {
+			continue
+		}
+		in.Units = append(in.Units, schedule.Unit{Spec: spec, Wish: string(u.Wish), Hash: u.Hash})
+	}
+	seen := map[string]bool{}
+	for _, all := range []map[string]store.Machine{view.Machines, view.Known} {
+		for id := range all {
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+			_, alive := view.Machines[id]
+			in.Machines = append(in.Machines, schedule.Machine{
+				ID: id, Metadata: view.MachineMetadata(id),
+				Gone: w.gone(id), Suspect: !alive && !w.gone(id),
+			})
+		}
+	}
+	for name, on := range view.Placements {
+		for machine, p := range on {
+			if !seen[machine] {
+				// A machine that was forgotten: its units are free.
+				seen[machine] = true
+				in.Machines = append(in.Machines, schedule.Machine{ID: machine, Gone: true})
+			}
+			in.Placed = append(in.Placed, schedule.Placed{Unit: name, Machine: machine, Hash: p.Hash, Wish: string(p.Wish)})
+		}
+	}
+	return in
+}
+
+func (e *Engine) spec(u store.Unit) (unit.Spec, error) {
+	p, ok := e.specs[u.Name]
+	if !ok || p.hash != u.Hash {
+		p.hash = u.Hash
+		p.spec, p.err = unit.SpecOf(u.Name, u.Text)
+		if p.err != nil {
+			e.Logger.Error("a unit can't be read; it is left out", "unit", u.Name, "err", p.err)
+		}
+		e.specs[u.Name] = p
+	}
+	return p.spec, p.err
+}

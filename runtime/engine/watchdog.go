@@ -1,0 +1,111 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"plasmid/runtime/store"
+)
+
+const (
+	probeTimeout = time.Second
+	probeEvery   = time.Second
+	// probeFailures in a row make a silent machine gone.
+	probeFailures = 2
+)
+
+// watchdog decides which machines are gone. A machine whose lease has expired
+// is asked directly; it is gone when it does not answer either. Nobody is
+// declared gone before a full lease has passed since the engine began to lead
+// or the store came back: until then a machine may just not have been able to
+// report.
+type watchdog struct {
+	probe func(context.Context, store.Machine) error
+	lease time.Duration
+	began time.Time
+	// answers is signalled when a probe has ended.
+	answers chan struct{}
+
+	mu       sync.Mutex
+	failures map[string]int  // in a row, of silent machines
+	asking   map[string]bool // a probe is under way
+	asked    map[string]time.Time
+}
+
+func newWatchdog(probe func(context.Context, store.Machine) error, lease time.Duration) *watchdog {
+	return &watchdog{probe: probe, lease: lease, answers: make(chan struct{}, 1),
+		failures: map[string]int{}, asking: map[string]bool{}, asked: map[string]time.Time{}}
+}
+
+// begin starts a new grace: what was found out before counts no longer.
+func (w *watchdog) begin(at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.began = at
+	clear(w.failures)
+}
+
+// gone reports whether a machine was found gone.
+func (w *watchdog) gone(id string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failures[id] >= probeFailures && time.Since(w.began) >= w.lease
+}
+
+// judge asks the machines that are silent. It returns after what time it wants
+// to be called again, 0 for not before something changes.
+func (w *watchdog) judge(ctx context.Context, view *store.View) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id := range w.failures {
+		if _, alive := view.Machines[id]; alive {
+			delete(w.failures, id)
+		}
+	}
+	var again time.Duration
+	sooner := func(d time.Duration) {
+		if d > 0 && (again == 0 || d < again) {
+			again = d
+		}
+	}
+	for id, m := range view.Known {
+		if _, alive := view.Machines[id]; alive || w.asking[id] {
+			continue
+		}
+		if w.failures[id] >= probeFailures {
+			sooner(w.lease - time.Since(w.began))
+			continue
+		}
+		pause := probeEvery - time.Since(w.asked[id])
+		if w.failures[id] > 0 {
+			pause = 0 // it failed once: ask again at once
+		}
+		if pause > 0 {
+			sooner(pause)
+			continue
+		}
+		w.asking[id] = true
+		go w.ask(ctx, m)
+	}
+	return again
+}
+
+func (w *watchdog) ask(ctx context.Context, m store.Machine) {
+	pctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	err := w.probe(pctx, m)
+	cancel()
+	w.mu.Lock()
+	w.asking[m.ID] = false
+	w.asked[m.ID] = time.Now()
+	if err != nil && ctx.Err() == nil {
+		w.failures[m.ID]++
+	} else {
+		delete(w.failures, m.ID)
+	}
+	w.mu.Unlock()
+	select {
+	case w.answers <- struct{}{}:
+	default:
+	}
+}
