@@ -24,3 +24,8 @@ func placementKey(machine, unit string) string { return dirPlacements + machine 
 func stateKey(machine, unit string) string     { return dirStates + machine + "/" + unit }
 func metadataKey(machine, key string) string   { return dirMetadata + machine + "/" + key }
 func splitKey(key string) (first, rest string) { first, rest, _ = strings.Cut(key, "/"); return }
+
+// StateKey returns the unit of a key, named in full, of a machine's states.
+func StateKey(key, machine string) (unit string, ok bool) {
+	return strings.CutPrefix(key, DefaultPrefix+dirStates+machine+"/")
+}

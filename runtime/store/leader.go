@@ -65,9 +65,6 @@ func (s *Store) claim(ctx context.Context, ss *Session) (mine, holder int64, err
 	if string(kv.Value) != ss.id {
 		return 0, kv.ModRevision, nil
 	}
-	if kv.Lease == int64(ss.lease) {
-		return kv.CreateRevision, 0, nil
-	}
 	// Deleted first, so that what the last process still had under way is
 	// fenced off by the new creation.
 	if _, _, err := s.commit(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", kv.ModRevision)}, []clientv3.Op{clientv3.OpDelete(key)}); err != nil {

@@ -36,32 +36,61 @@ func (e *DuplicateMachineError) Error() string {
 		"empty /etc/machine-id on one of them and reboot it", e.ID, e.Other.Name, e.Other.PrivateIPv4)
 }
 
-// Join puts the machine's facts on a new lease of ttl, whole seconds of at
-// least one. A key that the same machine left behind is taken over, so that
-// the machine is never away in between; the old lease is then revoked.
+// Join puts the machine's facts on a lease of ttl, whole seconds of at least
+// one. A lease that the same machine's last process left alive is taken over
+// with all that is on it, so that neither the machine nor its registrations
+// are away in between; Sweep then removes what no longer holds.
 func (s *Store) Join(ctx context.Context, m Machine, ttl time.Duration) (*Session, error) {
-	old, err := s.other(ctx, m)
+	seconds := int64(max(1, ttl/time.Second))
+	lease, err := s.other(ctx, m)
 	if err != nil {
 		return nil, err
 	}
-	gctx, cancel := s.deadline(ctx)
-	defer cancel()
-	grant, err := s.client.Grant(gctx, int64(max(1, ttl/time.Second)))
-	if err != nil {
-		return nil, failed("asking for a lease", err)
+	if lease == 0 || !s.renewable(ctx, lease, seconds) {
+		gctx, cancel := s.deadline(ctx)
+		defer cancel()
+		grant, err := s.client.Grant(gctx, seconds)
+		if err != nil {
+			return nil, failed("asking for a lease", err)
+		}
+		lease = grant.ID
 	}
-	ss := &Session{store: s, id: m.ID, lease: grant.ID, ttl: ttl, done: make(chan struct{})}
+	ss := &Session{store: s, id: m.ID, lease: lease, ttl: ttl, done: make(chan struct{})}
 	if err := ss.Update(ctx, m); err != nil {
-		return nil, errors.Join(err, ss.revoke(grant.ID))
-	}
-	if old != 0 {
-		// Its states were of the process before; the caller writes its own.
-		_ = ss.revoke(old)
+		return nil, err
 	}
 	kctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ss.stop = stop
 	ss.ended.Go(func() { ss.keepAlive(kctx) })
 	return ss, nil
+}
+
+// renewable renews a lease and reports whether it lives and has the wanted time.
+func (s *Store) renewable(ctx context.Context, lease clientv3.LeaseID, seconds int64) bool {
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	resp, err := s.client.KeepAliveOnce(ctx, lease)
+	return err == nil && resp.TTL == seconds
+}
+
+// Sweep removes the keys on the session's lease that keep does not want: those
+// that a process before left behind. Keys are named in full.
+func (ss *Session) Sweep(ctx context.Context, keep func(key string) bool) error {
+	ctx, cancel := ss.store.deadline(ctx)
+	defer cancel()
+	resp, err := ss.store.client.TimeToLive(ctx, ss.lease, clientv3.WithAttachedKeys())
+	if err != nil {
+		return failed("listing what is on the machine's lease", err)
+	}
+	for _, k := range resp.Keys {
+		if keep(string(k)) {
+			continue
+		}
+		if _, _, err := ss.store.commitOwned(ctx, string(k), ss.lease); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // other returns the lease of a key that this machine left, and an error if the

@@ -1,0 +1,114 @@
+// Package container asks this machine's Docker about containers and has it
+// fetch images.
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
+)
+
+const callTimeout = 5 * time.Second
+
+// State is a container as Docker sees it.
+type State struct {
+	Exists  bool
+	Running bool
+	Health  string      // healthy, unhealthy, starting; empty: it has no check
+	IP      string      // on Docker's default network
+	Ports   map[int]int // of the container, TCP, to those of the host
+}
+
+// Docker is a connection to the Docker Engine. It is made when it is needed
+// first, and again when the engine was restarted.
+type Docker struct{ client *client.Client }
+
+// New returns a Docker; it does not connect yet.
+func New() (*Docker, error) {
+	c, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
+	if err != nil {
+		return nil, err
+	}
+	return &Docker{c}, nil
+}
+
+// Close ends the connections.
+func (d *Docker) Close() error { return d.client.Close() }
+
+// Inspect returns the state of a container by name; Exists is false when there
+// is none.
+func (d *Docker) Inspect(ctx context.Context, name string) (State, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	c, err := d.client.ContainerInspect(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return State{}, nil
+	}
+	if err != nil {
+		return State{}, fmt.Errorf("asking Docker for container %s: %w", name, err)
+	}
+	s := State{Exists: true, Ports: map[int]int{}}
+	if c.State != nil {
+		s.Running = c.State.Running
+		if c.State.Health != nil {
+			s.Health = c.State.Health.Status
+		}
+	}
+	if c.NetworkSettings != nil {
+		s.IP = c.NetworkSettings.IPAddress
+		for port, bindings := range c.NetworkSettings.Ports {
+			if port.Proto() != "tcp" || len(bindings) == 0 {
+				continue
+			}
+			if host, err := strconv.Atoi(bindings[0].HostPort); err == nil {
+				s.Ports[port.Int()] = host
+			}
+		}
+	}
+	return s, nil
+}
+
+// HasImage reports whether Docker has the image.
+func (d *Docker) HasImage(ctx context.Context, ref string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := d.client.ImageInspect(ctx, ref)
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Pull fetches an image, and returns when it is there or ctx ends.
+func (d *Docker) Pull(ctx context.Context, ref string) error {
+	out, err := d.client.ImagePull(ctx, ref, image.PullOptions{})
+	if err != nil {
+		return fmt.Errorf("pulling %s: %w", ref, err)
+	}
+	defer out.Close()
+	// What goes wrong on the way is told in the stream.
+	dec := json.NewDecoder(out)
+	for {
+		var m struct {
+			Error string `json:"error"`
+		}
+		err := dec.Decode(&m)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("pulling %s: %w", ref, err)
+		case m.Error != "":
+			return fmt.Errorf("pulling %s: %s", ref, strings.TrimSpace(m.Error))
+		}
+	}
+}
