@@ -5,7 +5,7 @@ SHELL       := /bin/bash
 .DEFAULT_GOAL := help
 
 GO      ?= go
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VERSION := $(shell git describe --tags --abbrev=0 2>/dev/null || echo 0.1.0)
 LDFLAGS := -s -w -X plasmid/internal/version.Version=$(VERSION)
 export CGO_ENABLED ?= 0
 
@@ -35,7 +35,7 @@ deps: ## install the Debian packages that are missing, and nothing else
 .PHONY: build
 build: ## build plasmid, plasmidd and confd into bin/
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/ ./cmd/plasmid ./cmd/plasmidd ./cmd/confd
+	$(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/ ./cmd/plasmid ./cmd/plasmidd ./cmd/confd
 
 .PHONY: image
 image: deps build ## build the node image: the tree for local machines and the qcow2

@@ -48,7 +48,7 @@ func newRootCommand() *cobra.Command {
 	}
 	g.register(root)
 	root.AddCommand(
-		newValidateCommand(g), newFmtCommand(g), newImageCommand(g), newLocalCommand(g),
+		newValidateCommand(g), newFmtCommand(g), newImageCommand(g), newLocalCommand(g), newPlanCommand(g), newUpCommand(g), newDownCommand(g),
 	)
 	return root
 }
