@@ -21,13 +21,16 @@ type globals struct {
 	Vars   []string // name=value
 	Output string   // text or json
 	Yes    bool
+
+	Endpoint string // of the API; empty: find it
 }
 
 func (g *globals) register(root *cobra.Command) {
 	f := root.PersistentFlags()
-	f.StringVarP(&g.File, "file", "f", "cluster.hcl", "the cluster file")
+	f.StringVar(&g.File, "file", "cluster.hcl", "the cluster file")
 	f.StringArrayVar(&g.Vars, "var", nil, "set a variable of the cluster file, `name=value`")
 	f.StringVarP(&g.Output, "output", "o", "text", "`format` of the output: text or json")
+	f.StringVar(&g.Endpoint, "endpoint", os.Getenv("PLASMID_ENDPOINT"), "`address` of the API: unix:///… or https://…")
 	f.BoolVarP(&g.Yes, "yes", "y", false, "do not ask")
 }
 

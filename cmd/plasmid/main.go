@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"plasmid/internal/version"
 )
 
 // exitCode is an error whose message has been shown already, or needs none.
@@ -45,10 +47,23 @@ func newRootCommand() *cobra.Command {
 		Short:         "Debian machines that run containers together",
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Version:       version.Version,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if g.Output != "text" && g.Output != "json" {
+				return fmt.Errorf("--output %q is neither text nor json", g.Output)
+			}
+			return nil
+		},
 	}
+	cobra.EnablePrefixMatching = true // unambiguous beginnings of commands, as fleetctl took them
 	g.register(root)
 	root.AddCommand(
-		newValidateCommand(g), newFmtCommand(g), newImageCommand(g), newLocalCommand(g), newPlanCommand(g), newUpCommand(g), newDownCommand(g),
+		newValidateCommand(g), newFmtCommand(g), newImageCommand(g), newLocalCommand(g),
+		newPlanCommand(g), newUpCommand(g), newDownCommand(g), newStatusCommand(g),
+		newSubmitCommand(g), newLoadCommand(g), newStartCommand(g), newStopCommand(g),
+		newUnloadCommand(g), newDestroyCommand(g), newRestartCommand(g), newCatCommand(g),
+		newJournalCommand(g), newSSHCommand(g),
+		newListUnitsCommand(g), newListUnitFilesCommand(g), newListMachinesCommand(g),
 	)
 	return root
 }

@@ -12,7 +12,7 @@ func newValidateCommand(g *globals) *cobra.Command {
 		Short: "Check the cluster file",
 		Long: `Checks the cluster file, its variables and the files it names, without
 touching anything. Exits 1 if something is wrong, and shows where.`,
-		Example: "  plasmid validate\n  plasmid validate -f other.hcl --var cloud=mycloud",
+		Example: "  plasmid validate\n  plasmid validate --file other.hcl --var cloud=mycloud",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := g.Config()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -77,6 +78,10 @@ func (p *Provider) allot(want plan.Machine) (*machine, error) {
 		used[m.Index] = true
 	}
 	m := &machine{Machine: want, Index: firstIndex, dir: p.machineDir(want.Name)}
+	// demo-core-3 gets the third address, if it is free.
+	if n := number(want.Name); n > 0 && !used[firstIndex+n-1] {
+		m.Index = firstIndex + n - 1
+	}
 	for used[m.Index] {
 		m.Index++
 	}
@@ -94,6 +99,15 @@ func (p *Provider) allot(want plan.Machine) (*machine, error) {
 		return nil, err
 	}
 	return m, m.save()
+}
+
+// number is the number at the end of a machine's name, 0 if there is none.
+func number(name string) int {
+	n, err := strconv.Atoi(name[strings.LastIndexByte(name, '-')+1:])
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // macPart is three bytes of a locally administered address, of the cluster's.
@@ -125,6 +139,9 @@ func (m *machine) writeDisk(p *Provider, tree string) error {
 	for path, data := range drive.Files() {
 		files["var/lib/cloud/seed/config_drive/"+path] = file{data, 0o600}
 	}
+	for path, f := range containerFiles {
+		files[path] = f
+	}
 	if hybridHost() {
 		for path, f := range cgroup1Files {
 			files[path] = f
@@ -143,6 +160,12 @@ func (m *machine) writeDisk(p *Provider, tree string) error {
 		return err
 	}
 	return os.Symlink(tree, filepath.Join(m.dir, "tree"))
+}
+
+// containerFiles keep quiet what only a machine with a disk of its own needs.
+var containerFiles = map[string]file{
+	"etc/fstab": {nil, 0o644},
+	"etc/systemd/system/grub2-common.service.d/90-container.conf": {[]byte("[Unit]\nConditionVirtualization=!container\n"), 0o644},
 }
 
 type file struct {

@@ -1,0 +1,221 @@
+// Package client speaks to a cluster's API, over a machine's socket or with a
+// certificate to any of its machines.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"plasmid/runtime/api"
+	"plasmid/runtime/schedule"
+)
+
+// Config says where the API is.
+type Config struct {
+	Endpoints []string // unix:///path or https://host:port; the first that answers is used
+	TLS       *tls.Config
+}
+
+// Client asks one endpoint after the other until one answers.
+type Client struct {
+	endpoints []endpoint
+
+	mu   sync.Mutex
+	good int // the endpoint that answered last
+}
+
+type endpoint struct {
+	name string
+	base string
+	http *http.Client
+}
+
+// dialTimeout is for reaching one endpoint.
+const dialTimeout = 3 * time.Second
+
+// New returns a client; it does not connect yet.
+func New(c Config) (*Client, error) {
+	if len(c.Endpoints) == 0 {
+		return nil, errors.New("no machine of the cluster is known")
+	}
+	cl := &Client{}
+	for _, e := range c.Endpoints {
+		u, err := url.Parse(e)
+		if err != nil {
+			return nil, err
+		}
+		dialer := &net.Dialer{Timeout: dialTimeout}
+		t := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: c.TLS, TLSHandshakeTimeout: dialTimeout}
+		base := e
+		switch u.Scheme {
+		case "unix":
+			t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return dialer.DialContext(ctx, "unix", u.Path)
+			}
+			base = "http://plasmid"
+		case "https", "http":
+		default:
+			return nil, fmt.Errorf("endpoint %q is neither unix:///… nor https://…", e)
+		}
+		cl.endpoints = append(cl.endpoints, endpoint{e, strings.TrimSuffix(base, "/"), &http.Client{Transport: t}})
+	}
+	return cl, nil
+}
+
+// Error is what the API answered.
+type Error struct {
+	Status  int
+	Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// do sends a request to the first endpoint that can be reached.
+func (c *Client) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	c.mu.Lock()
+	first := c.good
+	c.mu.Unlock()
+	var errs []error
+	for i := range c.endpoints {
+		n := (first + i) % len(c.endpoints)
+		e := c.endpoints[n]
+		req, err := http.NewRequestWithContext(ctx, method, e.base+path, bytes.NewReader(body))
+		if err != nil {
+			return nil, err
+		}
+		if body != nil {
+			req.Header.Set("Content-Type", "application/json")
+		}
+		resp, err := e.http.Do(req)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			errs = append(errs, fmt.Errorf("%s: %w", e.name, err))
+			continue
+		}
+		if resp.StatusCode == http.StatusServiceUnavailable && i < len(c.endpoints)-1 {
+			errs = append(errs, fmt.Errorf("%s: %w", e.name, readError(resp)))
+			continue
+		}
+		c.mu.Lock()
+		c.good = n
+		c.mu.Unlock()
+		if resp.StatusCode >= 400 {
+			return nil, readError(resp)
+		}
+		return resp, nil
+	}
+	return nil, fmt.Errorf("no machine of the cluster answers:\n%w", errors.Join(errs...))
+}
+
+func readError(resp *http.Response) error {
+	defer resp.Body.Close()
+	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	var f struct {
+		Error struct{ Message string }
+	}
+	if json.Unmarshal(data, &f) != nil || f.Error.Message == "" {
+		f.Error.Message = strings.TrimSpace(resp.Status + ": " + string(data))
+	}
+	return &Error{resp.StatusCode, f.Error.Message}
+}
+
+func call[T any](ctx context.Context, c *Client, method, path string, in any) (T, error) {
+	var out T
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return out, err
+		}
+	}
+	resp, err := c.do(ctx, method, path, body)
+	if err != nil {
+		return out, err
+	}
+	defer resp.Body.Close()
+	err = json.NewDecoder(resp.Body).Decode(&out)
+	return out, err
+}
+
+// Units lists units: all, or those named, with their texts if asked for. With
+// after > 0 it waits, half a minute at most, for a newer revision.
+func (c *Client) Units(ctx context.Context, names []string, texts bool, after int64) (api.UnitList, error) {
+	q := url.Values{"unit": names}
+	if texts {
+		q.Set("text", "1")
+	}
+	if after > 0 {
+		q.Set("after", strconv.FormatInt(after, 10))
+	}
+	return call[api.UnitList](ctx, c, http.MethodGet, "/plasmid/v1/units?"+q.Encode(), nil)
+}
+
+// Apply changes units, all or none, and returns the revision, 0 if nothing had
+// to change.
+func (c *Client) Apply(ctx context.Context, changes []api.Change) (int64, error) {
+	a, err := call[api.Applied](ctx, c, http.MethodPost, "/plasmid/v1/units", changes)
+	return a.Revision, err
+}
+
+// Restart stops a unit and starts it again where it is.
+func (c *Client) Restart(ctx context.Context, name string) error {
+	_, err := call[map[string]string](ctx, c, http.MethodPost, "/plasmid/v1/units/"+url.PathEscape(name)+"/restart", nil)
+	return err
+}
+
+// Machines lists the machines.
+func (c *Client) Machines(ctx context.Context) ([]api.Machine, error) {
+	return call[[]api.Machine](ctx, c, http.MethodGet, "/plasmid/v1/machines", nil)
+}
+
+// Reasons says why units run nowhere.
+func (c *Client) Reasons(ctx context.Context, names []string) (map[string][]schedule.Verdict, error) {
+	return call[map[string][]schedule.Verdict](ctx, c, http.MethodGet, "/plasmid/v1/reasons?"+url.Values{"unit": names}.Encode(), nil)
+}
+
+// Status copies what systemctl status says of a unit.
+func (c *Client) Status(ctx context.Context, w io.Writer, name, machine string) error {
+	return c.copy(ctx, w, name, "status", url.Values{"machine": {machine}})
+}
+
+// Journal copies a unit's log.
+func (c *Client) Journal(ctx context.Context, w io.Writer, name, machine string, lines int, follow bool, output string) error {
+	q := url.Values{"machine": {machine}, "lines": {strconv.Itoa(lines)}, "output": {output}}
+	if follow {
+		q.Set("follow", "1")
+	}
+	return c.copy(ctx, w, name, "journal", q)
+}
+
+func (c *Client) copy(ctx context.Context, w io.Writer, name, what string, q url.Values) error {
+	resp, err := c.do(ctx, http.MethodGet, "/plasmid/v1/units/"+url.PathEscape(name)+"/"+what+"?"+q.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(w, resp.Body)
+	return err
+}
+
+// Endpoints returns the names of all endpoints.
+func (c *Client) Endpoints() []string {
+	var out []string
+	for _, e := range c.endpoints {
+		out = append(out, e.name)
+	}
+	return out
+}
