@@ -76,11 +76,11 @@ func killGroup(ctx context.Context, name string) error {
 		return err
 	}
 	for _, d := range dirs {
-		err := os.WriteFile(filepath.Join(d, "cgroup.kill"), []byte("1"), 0)
-		if errors.Is(err, fs.ErrNotExist) { // v1: its processes are in v2 too
-			continue
+		file := filepath.Join(d, "cgroup.kill")
+		if !exists(file) {
+			continue // v1: its processes are in v2 too
 		}
-		if err != nil {
+		if err := os.WriteFile(file, []byte("1"), 0); err != nil {
 			return err
 		}
 	}

@@ -150,7 +150,9 @@ func (p *Provider) PowerOff(ctx context.Context, name string) error {
 	if err := os.Remove(m.pidFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return nil
+	// The namespace keeps the machine's address: without a machine in it, it
+	// would go on to refuse connections, which only the living do.
+	return p.unplug(ctx, m.Index)
 }
 
 // Stop shuts a machine down as its power button would, and waits.
@@ -206,6 +208,10 @@ func Supervise(ctx context.Context, dir, ns, group string) error {
 	}
 	for {
 		err := m.boot(ctx, ns, group)
+		// As above: nobody answers in a machine's name while it is off.
+		if derr := ip(ctx, "-n "+ns+" link set host0 down"); derr != nil && exists(nsPath(ns)) {
+			fmt.Fprintln(os.Stderr, derr)
+		}
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != rebooted {
 			return err
