@@ -12,7 +12,7 @@ export CGO_ENABLED ?= 0
 # What the build machine needs beside Go, git and make. `make deps` installs
 # what is missing of it.
 PACKAGES := mmdebstrap systemd-container iproute2 nftables util-linux \
-	ansible-core ansible buildah qemu-utils qemu-system-x86 ovmf \
+	ansible-core ansible buildah qemu-utils qemu-system-x86 \
 	fdisk e2fsprogs dosfstools mtools openssh-client ca-certificates
 
 PLASMID := bin/plasmid

@@ -1,1 +1,26 @@
-# placeholder
+# Five Sinatra instances, and an nginx that finds them through etcd.
+
+variable "instances" { default = 5 }
+
+app "hello" {
+  image "sinatra" { context = "sinatra" }
+  image "nginx" {
+    context  = "nginx"
+    programs = ["confd"]
+  }
+
+  unit "sinatra@.service" {
+    file  = "units/sinatra@.service"
+    count = var.instances
+  }
+
+  unit "nginx.service" {
+    file  = "units/nginx.service"
+    after = ["sinatra@.service"]
+  }
+
+  front {
+    unit = "nginx.service"
+    port = 80
+  }
+}

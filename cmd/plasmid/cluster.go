@@ -12,7 +12,6 @@ import (
 	"golang.org/x/term"
 
 	"plasmid/image"
-	"plasmid/internal/progress"
 	"plasmid/provision"
 	"plasmid/provision/config"
 	"plasmid/provision/join"
@@ -116,15 +115,4 @@ func (g *globals) confirm(question string) error {
 func (g *globals) forget(name string) error {
 	dir := filepath.Join(g.StateDir(), "clusters")
 	return errors.Join(os.RemoveAll(filepath.Join(dir, name)), os.Remove(filepath.Join(dir, "."+name+".lock")))
-}
-
-// appResult is what became of an app.
-type appResult struct {
-	Name    string `json:"name"`
-	Changed bool   `json:"changed"`
-	Front   string `json:"front,omitempty"`
-}
-
-func deployApps(ctx context.Context, g *globals, c *cluster, skip bool, log *progress.Log) ([]appResult, error) {
-	return nil, nil
 }

@@ -23,6 +23,7 @@ import (
 	"plasmid/internal/version"
 	"plasmid/runtime/agent"
 	"plasmid/runtime/api"
+	"plasmid/runtime/appaccess"
 	"plasmid/runtime/container"
 	"plasmid/runtime/engine"
 	"plasmid/runtime/images"
@@ -71,6 +72,7 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 	ag, err := agent.New(agent.Config{
 		Machine: machine, Store: st, Systemd: sysd, Containers: docker,
 		Images: &images.Fetcher{Store: blobs, Docker: docker, Client: peers, Registry: registry, Peers: func() []string { return others(mirror.View(), machine.ID) }},
+		Apps:   &appaccess.Writer{Store: st, Dir: filepath.Join(node.RunDir, "apps"), Endpoints: c.EtcdEndpoints},
 		Dir:    node.StateDir, Lease: c.Lease(), Logger: log,
 		OnSession: func(ss *store.Session) { sessions <- ss },
 	})

@@ -139,8 +139,10 @@ func addLearner(ctx context.Context, c *clientv3.Client, name, address string) e
 	})
 }
 
-// promote gives a learner its vote once it has caught up.
-func promote(ctx context.Context, c *clientv3.Client, name, address string) error {
+// promote gives a learner its vote once it has caught up. It asks the leader
+// itself: another member would hand the request on without saying whose it is,
+// and be refused.
+func (a *Access) promote(ctx context.Context, c *clientv3.Client, name, address string) error {
 	return retry(ctx, func() error {
 		id, learner, found, err := etcdMember(ctx, c, name, address)
 		switch {
@@ -151,9 +153,47 @@ func promote(ctx context.Context, c *clientv3.Client, name, address string) erro
 		case !learner:
 			return nil
 		}
-		_, err = c.MemberPromote(ctx, id)
+		leader, err := leaderURL(ctx, c)
+		if err != nil {
+			return err
+		}
+		s, err := store.Open(ctx, store.Config{Endpoints: []string{leader}, TLS: a.ClientTLS()})
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		pctx, cancel := context.WithTimeout(ctx, store.DefaultTimeout)
+		defer cancel()
+		_, err = s.Client().MemberPromote(pctx, id)
 		return err
 	})
+}
+
+// leaderURL finds where etcd's leader serves clients.
+func leaderURL(ctx context.Context, c *clientv3.Client) (string, error) {
+	list, err := c.MemberList(ctx)
+	if err != nil {
+		return "", fmt.Errorf("listing etcd members: %w", err)
+	}
+	var errs []error
+	for _, m := range list.Members {
+		if len(m.ClientURLs) == 0 {
+			continue
+		}
+		sctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		st, err := c.Status(sctx, m.ClientURLs[0])
+		cancel()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, l := range list.Members {
+			if l.ID == st.Leader && len(l.ClientURLs) > 0 {
+				return l.ClientURLs[0], nil
+			}
+		}
+	}
+	return "", fmt.Errorf("etcd has no leader at the moment: %w", errors.Join(errs...))
 }
 
 // removeMember takes a member's vote away. It refuses when the rest would be
@@ -168,7 +208,17 @@ func removeMember(ctx context.Context, c *clientv3.Client, name, address string)
 			return err
 		}
 	}
-	if _, err := c.MemberRemove(ctx, id); err != nil {
+	// etcd refuses for some seconds after any member has come or gone.
+	var refused error
+	err = retry(ctx, func() error {
+		_, err := c.MemberRemove(ctx, id)
+		if errors.Is(err, rpctypes.ErrUnhealthy) || errors.Is(err, rpctypes.ErrMemberNotEnoughStarted) {
+			return err
+		}
+		refused = err
+		return nil
+	})
+	if err = errors.Join(err, refused); err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
 		return fmt.Errorf("removing etcd member %s: %w", name, err)
 	}
 	return nil
@@ -201,4 +251,19 @@ func guardQuorum(ctx context.Context, c *clientv3.Client, removed uint64, name s
 		return fmt.Errorf("etcd member %s can't be removed: only %d of the %d others answer, which is no majority; start them first", name, healthy, voters)
 	}
 	return nil
+}
+
+// OpenStore connects to the cluster's etcd as the operator.
+func (a *Access) OpenStore(ctx context.Context) (*store.Store, error) {
+	members, err := a.Members()
+	if err != nil {
+		return nil, err
+	}
+	voters := map[string]string{}
+	for _, m := range members {
+		if m.Etcd && m.Joined {
+			voters[m.Name] = m.Address
+		}
+	}
+	return a.openStore(ctx, addresses(voters))
 }

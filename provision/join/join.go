@@ -37,7 +37,8 @@ type Joiner struct {
 	// members must know of each other before any of them runs.
 	Wanted []plan.Machine
 
-	mu sync.Mutex // over members.json
+	mu      sync.Mutex // over members.json; never held while waiting for a machine
+	secured sync.Mutex // over making the new etcd ours
 }
 
 // Deadlines of the parts of joining.
@@ -334,14 +335,14 @@ func (j *Joiner) settleEtcd(ctx context.Context, m plan.Machine, address string,
 	}
 	defer s.Close()
 	if !first {
-		return promote(ctx, s.Client(), m.Name, address)
+		return j.Access.promote(ctx, s.Client(), m.Name, address)
 	}
-	// The first members do this side by side; one at a time is enough.
-	j.mu.Lock()
-	defer j.mu.Unlock()
 	if err := retry(ctx, func() error { return s.Ping(ctx) }); err != nil {
 		return fmt.Errorf("the first etcd members do not form a cluster: %w; look at: journalctl -u etcd on %s", err, m.Name)
 	}
+	// The first members come here side by side; one at a time is enough.
+	j.secured.Lock()
+	defer j.secured.Unlock()
 	if _, err := s.Init(ctx, j.Cluster); err != nil {
 		return err
 	}
@@ -410,7 +411,8 @@ func (j *Joiner) leave(ctx context.Context, name string) error {
 		}
 	}
 	if m.MachineID != "" {
-		if err := s.ForgetMachine(ctx, m.MachineID); err != nil {
+		// The leader may just have been removed: there is a new one soon.
+		if err := retry(ctx, func() error { return s.ForgetMachine(ctx, m.MachineID) }); err != nil {
 			return err
 		}
 	}

@@ -255,7 +255,12 @@ func (m *maker) arrivals() {
 	up := map[string]string{} // machine to the step after which it runs
 	for _, w := range m.sortedWanted() {
 		o, exists := m.observed[w.Name]
+		_, member := m.members[w.Name]
 		switch {
+		case exists && o.Complete && o.Image != w.Image && !member:
+			// It is of an older image and has no part in the cluster yet.
+			gone := m.add(Step{Action: Delete, Kind: KindMachine, Name: w.Name, Details: []string{"image " + o.Image + " → " + w.Image}})
+			up[w.Name] = m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{network, gone}, Machine: &w, Details: details(w)})
 		case !exists || !o.Complete:
 			up[w.Name] = m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{network}, Machine: &w, Details: details(w)})
 		case !o.Running:
@@ -358,15 +363,11 @@ func (m *maker) replacements() {
 	}
 	for _, w := range m.sortedWanted() {
 		o, exists := m.observed[w.Name]
-		if !exists || !o.Complete || o.Image == w.Image {
+		if _, member := m.members[w.Name]; !member || !exists || !o.Complete || o.Image == w.Image {
 			continue
 		}
 		m.drop(w.Name)
-		_, member := m.members[w.Name]
-		var left string
-		if member {
-			left = m.add(Step{Action: Delete, Kind: KindMember, Name: w.Name, Needs: before, Details: []string{"to be replaced"}})
-		}
+		left := m.add(Step{Action: Delete, Kind: KindMember, Name: w.Name, Needs: before, Details: []string{"to be replaced"}})
 		deleted := m.add(Step{Action: Delete, Kind: KindMachine, Name: w.Name, Needs: append([]string{left}, before...), Details: []string{"image " + o.Image + " → " + w.Image}})
 		made := m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{deleted}, Machine: &w, Details: details(w)})
 		joined := m.add(Step{Action: Create, Kind: KindMember, Name: w.Name, Needs: []string{made}, Machine: &w})

@@ -40,6 +40,11 @@ type Images interface {
 	Ensure(ctx context.Context, ref string) error
 }
 
+// Apps gives apps access to their own keys.
+type Apps interface {
+	Ensure(ctx context.Context, app string) error
+}
+
 // Config of an agent.
 type Config struct {
 	Machine    store.Machine
@@ -47,6 +52,7 @@ type Config struct {
 	Systemd    Systemd
 	Containers discovery.Containers
 	Images     Images
+	Apps       Apps
 	Dir        string // where the last wish is kept
 	Lease      time.Duration
 	Logger     *slog.Logger

@@ -192,6 +192,11 @@ func (w *worker) start(ctx context.Context, p *store.Placement, spec unit.Spec) 
 			return fmt.Errorf("image %s: %w", ref, err)
 		}
 	}
+	if spec.App != "" {
+		if err := w.agent.Apps.Ensure(ctx, spec.App); err != nil {
+			return err
+		}
+	}
 	w.note("")
 	w.mark(p)
 	result, err := w.agent.Systemd.Start(ctx, w.name)

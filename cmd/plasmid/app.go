@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/spf13/cobra"
+
+	"plasmid/internal/progress"
+	"plasmid/provision/app"
+	"plasmid/provision/config"
+	"plasmid/provision/join"
+	"plasmid/runtime/api"
+	"plasmid/runtime/client"
+)
+
+// readyTimeout is how long a unit of an app may take to be ready, fetching its
+// image included.
+const readyTimeout = 5 * time.Minute
+
+// appResult is what became of an app.
+type appResult struct {
+	Name    string   `json:"name"`
+	Changed bool     `json:"changed"`
+	Units   []string `json:"units,omitempty"` // those that changed
+	Removed []string `json:"removed,omitempty"`
+	Front   string   `json:"front,omitempty"`
+}
+
+// deployApps deploys the apps of the cluster file.
+func deployApps(ctx context.Context, g *globals, c *cluster, skip bool, log *progress.Log) ([]appResult, error) {
+	if skip || len(c.config.Apps) == 0 {
+		return nil, nil
+	}
+	hosts, err := c.access.Endpoints()
+	if err != nil {
+		return nil, err
+	}
+	var endpoints []string
+	for _, h := range hosts {
+		endpoints = append(endpoints, "https://"+h)
+	}
+	cl, err := client.New(client.Config{Endpoints: endpoints, TLS: c.access.ClientTLS()})
+	if err != nil {
+		return nil, err
+	}
+	var out []appResult
+	for _, a := range c.config.Apps {
+		r, err := deployApp(ctx, g, c.access, cl, c.config.Dir, a, log)
+		if err != nil {
+			return nil, fmt.Errorf("app %s: %w", a.Name, err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func deployApp(ctx context.Context, g *globals, access *join.Access, cl *client.Client, dir string, a config.App, log *progress.Log) (appResult, error) {
+	loaded, err := loadApp(dir, a)
+	if err != nil {
+		return appResult{}, err
+	}
+	b := app.Builder{State: g.StateDir(), Binaries: beside("bin", "/usr/bin"), Log: log}
+	builds, err := b.Build(ctx, loaded)
+	if err != nil {
+		return appResult{}, err
+	}
+	r, err := app.Deploy(ctx, app.Cluster{
+		Access: access, Client: cl, Log: log,
+		Await: func(ctx context.Context, units []string) error {
+			return await(ctx, cl, units, readyTimeout, nil, "", isReady)
+		},
+	}, loaded, builds)
+	return appResult{a.Name, len(r.Changed)+len(r.Removed) > 0, r.Changed, r.Removed, r.Front}, err
+}
+
+// loadApp reads an app's directory; what is wrong in app.hcl is shown with its
+// lines.
+func loadApp(dir string, a config.App) (*app.App, error) {
+	source := a.Source
+	if !filepath.IsAbs(source) {
+		source = filepath.Join(dir, source)
+	}
+	loaded, err := app.Load(source, a.Vars)
+	var bad *app.Error
+	if errors.As(err, &bad) {
+		if err := hcl.NewDiagnosticTextWriter(os.Stderr, bad.Files, 0, colored(os.Stderr)).WriteDiagnostics(bad.Diagnostics); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%s has errors; nothing was changed", filepath.Join(source, "app.hcl"))
+	}
+	if err == nil && loaded.Name != a.Name {
+		return nil, fmt.Errorf("%s is of app %q, the cluster file calls it %q", filepath.Join(source, "app.hcl"), loaded.Name, a.Name)
+	}
+	return loaded, err
+}
+
+func newAppCommand(g *globals) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "app",
+		Short: "Deploy apps, and look after them",
+	}
+	// which finds the apps of the cluster file that the arguments name.
+	which := func(c *config.Cluster, args []string) ([]config.App, error) {
+		if len(args) == 0 {
+			return c.Apps, nil
+		}
+		var out []config.App
+		for _, n := range args {
+			found := false
+			for _, a := range c.Apps {
+				if a.Name == n {
+					out, found = append(out, a), true
+				}
+			}
+			if !found {
+				return nil, fmt.Errorf("the cluster file has no app %q", n)
+			}
+		}
+		return out, nil
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "deploy [APP…]",
+		Short: "Build apps' images, hand them to the machines and start the units",
+		Long: `Builds what has changed, hands images to the machines, and starts units in their
+order, each when those before it are ready. What has not changed is left alone.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, access, cl, err := g.appCluster()
+			if err != nil {
+				return err
+			}
+			apps, err := which(c, args)
+			if err != nil {
+				return err
+			}
+			for _, a := range apps {
+				r, err := deployApp(cmd.Context(), g, access, cl, c.Dir, a, g.Progress())
+				if err != nil {
+					return fmt.Errorf("app %s: %w", a.Name, err)
+				}
+				if err := printApp(cmd, g, r); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}, &cobra.Command{
+		Use:   "status [APP…]",
+		Short: "Show the units of apps, and where they answer",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, _, cl, err := g.appCluster()
+			if err != nil {
+				return err
+			}
+			apps, err := which(c, args)
+			if err != nil {
+				return err
+			}
+			for _, a := range apps {
+				if err := appStatus(cmd, g, c, cl, a); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}, &cobra.Command{
+		Use:   "destroy APP…",
+		Short: "Take apps off the cluster, with their keys",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, access, cl, err := g.appCluster()
+			if err != nil {
+				return err
+			}
+			for _, n := range args {
+				if err := g.confirm(fmt.Sprintf("Destroy app %s with all its keys?", n)); err != nil {
+					return err
+				}
+				units, err := app.Destroy(cmd.Context(), app.Cluster{Access: access, Client: cl, Log: g.Progress(),
+					Await: func(ctx context.Context, units []string) error {
+						return await(ctx, cl, units, readyTimeout, g.Progress(), "destroying "+n, isNowhere)
+					}}, n)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "App %s destroyed: %s\n", n, strings.Join(units, ", "))
+			}
+			return nil
+		},
+	})
+	return cmd
+}
+
+func (g *globals) appCluster() (*config.Cluster, *join.Access, *client.Client, error) {
+	c, err := g.Config()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	access, err := g.access()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	cl, err := g.Client()
+	return c, access, cl, err
+}
+
+func printApp(cmd *cobra.Command, g *globals, r appResult) error {
+	out := cmd.OutOrStdout()
+	if g.Output == "json" {
+		return printJSON(out, r)
+	}
+	if !r.Changed {
+		fmt.Fprintf(out, "App %s is as its directory says; nothing was changed.\n", r.Name)
+	} else {
+		fmt.Fprintf(out, "App %s is deployed: %d units changed, %d removed.\n", r.Name, len(r.Units), len(r.Removed))
+	}
+	if r.Front != "" {
+		fmt.Fprintf(out, "front: %s\n", r.Front)
+	}
+	return nil
+}
+
+func appStatus(cmd *cobra.Command, g *globals, c *config.Cluster, cl *client.Client, a config.App) error {
+	loaded, err := loadApp(c.Dir, a)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, u := range loaded.Units {
+		names = append(names, u.Names...)
+	}
+	list, err := cl.Units(cmd.Context(), names, false, 0)
+	if err != nil {
+		return err
+	}
+	front, err := app.FrontURL(cmd.Context(), cl, loaded)
+	if err != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", err)
+	}
+	if g.Output == "json" {
+		return printJSON(cmd.OutOrStdout(), struct {
+			Name  string     `json:"name"`
+			Front string     `json:"front,omitempty"`
+			Units []api.Unit `json:"units"`
+		}{a.Name, front, list.Units})
+	}
+	t := table{fields: []string{"unit", "name", "active", "ready", "message"}, columns: map[string]bool{"unit": true, "name": true, "active": true, "ready": true, "message": true}}
+	if err := t.print(cmd.OutOrStdout(), unitRows(&t, list.Units, nil)); err != nil {
+		return err
+	}
+	if front != "" {
+		fmt.Fprintf(cmd.OutOrStdout(), "front: %s\n", front)
+	}
+	return nil
+}
