@@ -61,10 +61,6 @@ lint: ## gofmt, go vet, shellcheck, and golangci-lint if it is there
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run test/run; fi
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; fi
 
-.PHONY: bench
-bench: build ## measure, and print figures with their baseline
-	bench/run
-
 .PHONY: clean
 clean: ## remove what build made; images and machines stay
 	rm -rf bin build
