@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -21,7 +25,11 @@ func (a *Access) openStore(ctx context.Context, addresses []string) (*store.Stor
 	return store.Open(ctx, store.Config{Endpoints: endpoints, TLS: a.ClientTLS()})
 }
 
-const retryEvery = 200 * time.Millisecond
+const (
+	retryEvery    = 200 * time.Millisecond
+	statusTimeout = 3 * time.Second  // for one member's own view
+	askTimeout    = 10 * time.Second // for an answer that needs a majority
+)
 
 // retry calls f until it succeeds or ctx ends.
 func retry(ctx context.Context, f func() error) error {
@@ -62,6 +70,9 @@ func secure(ctx context.Context, c *clientv3.Client) error {
 // SecureApp makes the etcd user and role of an app, which may do as it likes
 // below /apps/<app>/ and nothing elsewhere.
 func SecureApp(ctx context.Context, c *clientv3.Client, app string) error {
+	if err := checkApp(app); err != nil {
+		return err
+	}
 	if err := addRole(ctx, c, "app-"+app, "/apps/"+app+"/"); err != nil {
 		return err
 	}
@@ -109,146 +120,235 @@ func addUser(ctx context.Context, c *clientv3.Client, user, role string) error {
 	return nil
 }
 
-// etcdMember finds a member by name, or by peer address if it has not started
-// and so has no name yet.
-func etcdMember(ctx context.Context, c *clientv3.Client, name, address string) (id uint64, learner, found bool, err error) {
-	list, err := c.MemberList(ctx)
+// EtcdMember is one member as etcd lists it.
+type EtcdMember struct {
+	ID      uint64
+	Name    string // empty: added, but never started
+	Address string
+	Learner bool
+	Healthy bool // answers and knows a leader
+}
+
+// etcdMembers lists the members. A serializable list is what one member
+// remembers: it is to be had without a majority.
+func etcdMembers(ctx context.Context, c *clientv3.Client, opts ...clientv3.OpOption) ([]EtcdMember, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	list, err := c.MemberList(ctx, opts...)
 	if err != nil {
-		return 0, false, false, fmt.Errorf("listing etcd members: %w", err)
+		return nil, fmt.Errorf("listing etcd members: %w; look at: journalctl -u etcd on them", err)
 	}
+	var out []EtcdMember
 	for _, m := range list.Members {
-		if m.Name == name || len(m.PeerURLs) > 0 && m.PeerURLs[0] == peerURL(address) {
-			return m.ID, m.IsLearner, true, nil
-		}
-	}
-	return 0, false, false, nil
-}
-
-func peerURL(address string) string { return "https://" + address + ":2380" }
-
-// addLearner adds a member without a vote, unless it is there already.
-func addLearner(ctx context.Context, c *clientv3.Client, name, address string) error {
-	_, _, found, err := etcdMember(ctx, c, name, address)
-	if err != nil || found {
-		return err
-	}
-	// etcd refuses while an election or another change is under way.
-	return retry(ctx, func() error {
-		_, err := c.MemberAddAsLearner(ctx, []string{peerURL(address)})
-		return err
-	})
-}
-
-// promote gives a learner its vote once it has caught up. It asks the leader
-// itself: another member would hand the request on without saying whose it is,
-// and be refused.
-func (a *Access) promote(ctx context.Context, c *clientv3.Client, name, address string) error {
-	return retry(ctx, func() error {
-		id, learner, found, err := etcdMember(ctx, c, name, address)
-		switch {
-		case err != nil:
-			return err
-		case !found:
-			return fmt.Errorf("etcd member %s is missing", name)
-		case !learner:
-			return nil
-		}
-		leader, err := leaderURL(ctx, c)
-		if err != nil {
-			return err
-		}
-		s, err := store.Open(ctx, store.Config{Endpoints: []string{leader}, TLS: a.ClientTLS()})
-		if err != nil {
-			return err
-		}
-		defer s.Close()
-		pctx, cancel := context.WithTimeout(ctx, store.DefaultTimeout)
-		defer cancel()
-		_, err = s.Client().MemberPromote(pctx, id)
-		return err
-	})
-}
-
-// leaderURL finds where etcd's leader serves clients.
-func leaderURL(ctx context.Context, c *clientv3.Client) (string, error) {
-	list, err := c.MemberList(ctx)
-	if err != nil {
-		return "", fmt.Errorf("listing etcd members: %w", err)
-	}
-	var errs []error
-	for _, m := range list.Members {
-		if len(m.ClientURLs) == 0 {
-			continue
-		}
-		sctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		st, err := c.Status(sctx, m.ClientURLs[0])
-		cancel()
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		for _, l := range list.Members {
-			if l.ID == st.Leader && len(l.ClientURLs) > 0 {
-				return l.ClientURLs[0], nil
+		e := EtcdMember{ID: m.ID, Name: m.Name, Learner: m.IsLearner}
+		if len(m.PeerURLs) > 0 {
+			if u, err := url.Parse(m.PeerURLs[0]); err == nil {
+				e.Address = u.Hostname()
 			}
 		}
+		out = append(out, e)
 	}
-	return "", fmt.Errorf("etcd has no leader at the moment: %w", errors.Join(errs...))
+	return out, nil
+}
+
+// find is the index of a member by name, or by address if it has not started
+// and so has no name yet; -1 if there is none.
+func find(list []EtcdMember, name, address string) int {
+	return slices.IndexFunc(list, func(m EtcdMember) bool { return m.Name == name || m.Address == address })
+}
+
+func peerURL(address string) string   { return "https://" + address + ":2380" }
+func clientURL(address string) string { return "https://" + address + ":2379" }
+
+// addLearner lists a machine as a member without a vote. It reports whether
+// the machine's etcd data must go, being of another membership, and who the
+// members are then. An earlier attempt may have ended anywhere.
+func addLearner(ctx context.Context, c *clientv3.Client, name, address string, hasData bool) (reset bool, members map[string]string, err error) {
+	for {
+		list, err := etcdMembers(ctx, c)
+		if err != nil {
+			return false, nil, err
+		}
+		i := find(list, name, address)
+		if i < 0 {
+			reset = hasData
+			if err := addOnce(ctx, c, address); err != nil {
+				return false, nil, err
+			}
+			continue
+		}
+		m := list[i]
+		started, usable := m.Name != "", hasData && !reset
+		mismatch := !usable // of a voter: its disk is gone
+		if m.Learner {
+			mismatch = started != usable
+		}
+		if m.Address == address && !mismatch {
+			return reset, peersOf(list, name, address), nil
+		}
+		// What is listed is not what the machine has. A member that comes back
+		// without its data would break its word to the others.
+		if err := removeListed(ctx, c, list, i, name); err != nil {
+			return false, nil, err
+		}
+		reset = hasData
+	}
+}
+
+// addOnce retries while etcd refuses because members have met only just now,
+// an election runs, or another learner has not been promoted yet.
+func addOnce(ctx context.Context, c *clientv3.Client, address string) error {
+	return retry(ctx, func() error {
+		_, err := c.MemberAddAsLearner(ctx, []string{peerURL(address)})
+		if errors.Is(err, rpctypes.ErrPeerURLExist) {
+			return nil
+		}
+		return err
+	})
+}
+
+// peersOf is what a starting learner is told. All listed members must be in
+// it; the name of one that never started does not matter.
+func peersOf(list []EtcdMember, name, address string) map[string]string {
+	peers := map[string]string{name: address}
+	for _, m := range list {
+		if m.Address == address {
+			continue
+		}
+		if m.Name == "" {
+			m.Name = fmt.Sprintf("member-%x", m.ID)
+		}
+		peers[m.Name] = m.Address
+	}
+	return peers
+}
+
+// promote gives a learner its vote once it has caught up. connect opens a
+// client to one member.
+func promote(ctx context.Context, c *clientv3.Client, name, address string, connect func(address string) (*clientv3.Client, error)) error {
+	return retry(ctx, func() error {
+		list, err := etcdMembers(ctx, c)
+		if err != nil {
+			return err
+		}
+		i := find(list, name, address)
+		switch {
+		case i < 0:
+			return fmt.Errorf("etcd member %s is missing", name)
+		case !list[i].Learner:
+			return nil
+		}
+		// The leader itself is asked: a follower that passes the question on
+		// takes "not yet" for a failure and tries until its time is up, after
+		// 7 s.
+		leader, err := leaderOf(ctx, c, list)
+		if err != nil {
+			return err
+		}
+		direct, err := connect(leader)
+		if err != nil {
+			return err
+		}
+		defer direct.Close()
+		pctx, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		_, err = direct.MemberPromote(pctx, list[i].ID)
+		return err
+	})
+}
+
+func leaderOf(ctx context.Context, c *clientv3.Client, list []EtcdMember) (address string, err error) {
+	for _, m := range list {
+		if m.Learner {
+			continue
+		}
+		sctx, cancel := context.WithTimeout(ctx, statusTimeout)
+		s, serr := c.Status(sctx, clientURL(m.Address))
+		cancel()
+		if serr != nil {
+			continue
+		}
+		if i := slices.IndexFunc(list, func(l EtcdMember) bool { return l.ID == s.Leader }); i >= 0 {
+			return list[i].Address, nil
+		}
+	}
+	return "", errors.New("etcd has no leader")
 }
 
 // removeMember takes a member's vote away. It refuses when the rest would be
-// no majority that runs.
+// no majority that runs. The member's machine may be dead.
 func removeMember(ctx context.Context, c *clientv3.Client, name, address string) error {
-	id, learner, found, err := etcdMember(ctx, c, name, address)
-	if err != nil || !found {
+	list, err := etcdMembers(ctx, c, clientv3.WithSerializable())
+	if err != nil {
 		return err
 	}
-	if !learner {
-		if err := guardQuorum(ctx, c, id, name); err != nil {
-			return err
-		}
-	}
-	// etcd refuses for some seconds after any member has come or gone.
-	var refused error
-	err = retry(ctx, func() error {
-		_, err := c.MemberRemove(ctx, id)
-		if errors.Is(err, rpctypes.ErrUnhealthy) || errors.Is(err, rpctypes.ErrMemberNotEnoughStarted) {
-			return err
-		}
-		refused = err
+	i := find(list, name, address)
+	if i < 0 {
 		return nil
-	})
-	if err = errors.Join(err, refused); err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
-		return fmt.Errorf("removing etcd member %s: %w", name, err)
 	}
-	return nil
+	return removeListed(ctx, c, list, i, name)
 }
 
-func guardQuorum(ctx context.Context, c *clientv3.Client, removed uint64, name string) error {
-	list, err := c.MemberList(ctx)
-	if err != nil {
-		return fmt.Errorf("listing etcd members: %w", err)
+func removeListed(ctx context.Context, c *clientv3.Client, list []EtcdMember, i int, name string) error {
+	health(ctx, c, list)
+	if err := guardQuorum(list, list[i].ID, name); err != nil {
+		return err
 	}
-	voters, healthy := 0, 0
-	for _, m := range list.Members {
-		if m.IsLearner || m.ID == removed {
+	return retry(ctx, func() error {
+		_, err := c.MemberRemove(ctx, list[i].ID)
+		if err == nil || errors.Is(err, rpctypes.ErrMemberNotFound) {
+			return nil
+		}
+		return fmt.Errorf("removing etcd member %s: %w", name, err)
+	})
+}
+
+// health asks all members for their own view.
+func health(ctx context.Context, c *clientv3.Client, list []EtcdMember) {
+	var wg sync.WaitGroup
+	for i := range list {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+			defer cancel()
+			s, err := c.Status(ctx, clientURL(list[i].Address))
+			list[i].Healthy = err == nil && s.Leader != 0 && len(s.Errors) == 0
+		})
+	}
+	wg.Wait()
+}
+
+// guardQuorum says why a member must not be removed, or nil. The removal is a
+// vote of all members of now, and those that stay must be able to vote after
+// it.
+func guardQuorum(list []EtcdMember, removed uint64, name string) error {
+	var all, alive, stay, stayAlive int
+	var down []string
+	for _, m := range list {
+		if m.ID == removed && m.Learner {
+			return nil
+		}
+		if m.Learner {
 			continue
 		}
-		voters++
-		if len(m.ClientURLs) == 0 {
-			continue
+		all++
+		if m.ID != removed {
+			stay++
 		}
-		sctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-		if _, err := c.Status(sctx, m.ClientURLs[0]); err == nil {
-			healthy++
+		switch {
+		case !m.Healthy:
+			down = append(down, m.Name)
+		case m.ID != removed:
+			alive, stayAlive = alive+1, stayAlive+1
+		default:
+			alive++
 		}
-		cancel()
 	}
 	switch {
-	case voters == 0:
-		return fmt.Errorf("%s is the last etcd member: without it the cluster's data is gone", name)
-	case healthy <= voters/2:
-		return fmt.Errorf("etcd member %s can't be removed: only %d of the %d others answer, which is no majority; start them first", name, healthy, voters)
+	case stay == 0:
+		return fmt.Errorf("%s is the last etcd member: without it the cluster's data is gone; to take the cluster down: plasmid down", name)
+	case alive <= all/2 || stayAlive <= stay/2:
+		return fmt.Errorf("etcd member %s can't be removed: only %d of the %d others answer, which is no majority; start or repair first: %s",
+			name, stayAlive, stay, strings.Join(down, ", "))
 	}
 	return nil
 }

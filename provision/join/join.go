@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 	"golang.org/x/crypto/ssh"
 
 	"plasmid/provision/plan"
@@ -91,6 +93,7 @@ type roster struct {
 	bootstrap bool              // none of them was ever up
 	initial   map[string]string // name to address of those that start together
 	voters    map[string]string // of those that are joined
+	endpoints map[string]string // of all that vote or are about to
 }
 
 // roster decides, once and for good, which members start the cluster.
@@ -101,7 +104,7 @@ func (j *Joiner) roster(ctx context.Context) (roster, error) {
 	if err != nil {
 		return roster{}, err
 	}
-	r := roster{bootstrap: true, initial: map[string]string{}, voters: map[string]string{}}
+	r := roster{bootstrap: true, initial: map[string]string{}, voters: map[string]string{}, endpoints: map[string]string{}}
 	for _, m := range members {
 		if m.Etcd && m.Joined {
 			r.bootstrap = false
@@ -109,6 +112,11 @@ func (j *Joiner) roster(ctx context.Context) (roster, error) {
 		}
 		if m.Initial {
 			r.initial[m.Name] = m.Address
+		}
+		// While the first members come up side by side some are joined before
+		// others; each is told of all.
+		if m.Etcd && (m.Joined || m.Initial) {
+			r.endpoints[m.Name] = m.Address
 		}
 	}
 	if len(r.initial) > 0 || !r.bootstrap {
@@ -127,6 +135,7 @@ func (j *Joiner) roster(ctx context.Context) (roster, error) {
 			return r, fmt.Errorf("machine %s is to be one of the first etcd members, but is not there", w.Name)
 		}
 		r.initial[w.Name] = observed[i].PrivateIPv4
+		r.endpoints[w.Name] = observed[i].PrivateIPv4
 		members[w.Name] = Member{Name: w.Name, Address: observed[i].PrivateIPv4, Etcd: true, Initial: true}
 	}
 	return r, j.Access.saveMembers(members)
@@ -171,12 +180,13 @@ func (j *Joiner) join(ctx context.Context, m plan.Machine) error {
 	// others have counted it in.
 	first := before.Initial && !before.Joined && m.Etcd
 	votes := before.Joined && before.Etcd
+	hasVote := votes && requests.EtcdData // else its disk was lost
 	var etcd map[string]string
 	switch {
 	case m.Etcd && first:
 		etcd = node.EtcdEnvironment(m.Name, at.PrivateIPv4, r.initial, j.Access.Token, true)
-	case m.Etcd && !votes:
-		if etcd, err = j.addVoter(ctx, m, at.PrivateIPv4, r); err != nil {
+	case m.Etcd && !hasVote:
+		if etcd, err = j.addVoter(ctx, conn, m, at.PrivateIPv4, requests.EtcdData, r); err != nil {
 			return err
 		}
 	case !m.Etcd && votes:
@@ -184,9 +194,9 @@ func (j *Joiner) join(ctx context.Context, m plan.Machine) error {
 			return err
 		}
 	}
-	endpoints := r.voters
-	if r.bootstrap {
-		endpoints = r.initial
+	endpoints := maps.Clone(r.endpoints)
+	if !m.Etcd {
+		delete(endpoints, m.Name)
 	}
 	bundle, err := j.bundle(m, at, requests, etcd, addresses(endpoints))
 	if err != nil {
@@ -270,28 +280,35 @@ func (j *Joiner) bundle(m plan.Machine, at plan.Observed, r node.Requests, etcd 
 		b.Config.EtcdEndpoints = append(b.Config.EtcdEndpoints, "https://"+e+":2379")
 	}
 	var err error
-	if b.NodeCert, err = j.Access.SignRequest(r.Node, Identity{Name: nodeUser, Role: RoleNode, DNS: []string{m.Name}, IPs: ips, Server: true}); err != nil {
+	if b.NodeCert, err = j.Access.SignRequest(r.Node, r.NodeCert, Identity{Name: nodeUser, Role: RoleNode, DNS: []string{m.Name}, IPs: ips, Server: true}); err != nil {
 		return b, err
 	}
-	b.EtcdCert, err = j.Access.SignRequest(r.Etcd, Identity{Name: "etcd-" + m.Name, Role: RoleNode, DNS: []string{m.Name, "localhost"}, IPs: ips, Server: true})
+	b.EtcdCert, err = j.Access.SignRequest(r.Etcd, r.EtcdCert, Identity{Name: node.EtcdPeerName, Role: RoleNode, DNS: []string{m.Name, "localhost"}, IPs: ips, Server: true})
 	return b, err
 }
 
 // addVoter announces a later member to etcd and returns its configuration.
-func (j *Joiner) addVoter(ctx context.Context, m plan.Machine, address string, r roster) (map[string]string, error) {
+func (j *Joiner) addVoter(ctx context.Context, conn *machineConn, m plan.Machine, address string, hasData bool, r roster) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
 	defer cancel()
-	s, err := j.Access.openStore(ctx, addresses(r.voters))
+	others := maps.Clone(r.voters)
+	delete(others, m.Name)
+	if len(others) == 0 {
+		return nil, fmt.Errorf("%s was the only etcd member and has lost its data; run plasmid down and plasmid up to start over", m.Name)
+	}
+	s, err := j.Access.openStore(ctx, addresses(others))
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
-	if err := addLearner(ctx, s.Client(), m.Name, address); err != nil {
+	reset, cluster, err := addLearner(ctx, s.Client(), m.Name, address, hasData)
+	if err != nil {
 		return nil, err
 	}
-	cluster := map[string]string{m.Name: address}
-	for n, a := range r.voters {
-		cluster[n] = a
+	if reset {
+		if err := forgetEtcd(ctx, conn); err != nil {
+			return nil, err
+		}
 	}
 	return node.EtcdEnvironment(m.Name, address, cluster, j.Access.Token, false), nil
 }
@@ -317,10 +334,15 @@ func (j *Joiner) retire(ctx context.Context, conn *machineConn, name, address st
 	if err := removeMember(ctx, s.Client(), name, address); err != nil {
 		return err
 	}
+	return forgetEtcd(ctx, conn)
+}
+
+// forgetEtcd stops a machine's etcd and removes its data.
+func forgetEtcd(ctx context.Context, conn *machineConn) error {
 	if _, err := conn.run(ctx, "systemctl disable --now etcd", nil); err != nil {
 		return err
 	}
-	_, err = conn.run(ctx, "rm -rf /var/lib/etcd/default", nil)
+	_, err := conn.run(ctx, "rm -rf "+node.EtcdDataDir, nil)
 	return err
 }
 
@@ -335,7 +357,9 @@ func (j *Joiner) settleEtcd(ctx context.Context, m plan.Machine, address string,
 	}
 	defer s.Close()
 	if !first {
-		return j.Access.promote(ctx, s.Client(), m.Name, address)
+		return promote(ctx, s.Client(), m.Name, address, func(leader string) (*clientv3.Client, error) {
+			return clientv3.New(clientv3.Config{Endpoints: []string{clientURL(leader)}, TLS: j.Access.ClientTLS(), Logger: zap.NewNop()})
+		})
 	}
 	if err := retry(ctx, func() error { return s.Ping(ctx) }); err != nil {
 		return fmt.Errorf("the first etcd members do not form a cluster: %w; look at: journalctl -u etcd on %s", err, m.Name)

@@ -12,7 +12,11 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"regexp"
+	"slices"
 	"time"
+
+	"plasmid/runtime/node"
 )
 
 // Role is what a certificate entitles to; it is the certificate's
@@ -101,8 +105,9 @@ func certPEM(der []byte) []byte {
 }
 
 // SignRequest signs the public key of a request. Nothing else in the request
-// counts.
-func (a *Access) SignRequest(request string, id Identity) (string, error) {
+// counts. If current is a certificate for the same key and identity with a
+// third of its life left, it is returned as it is.
+func (a *Access) SignRequest(request, current string, id Identity) (string, error) {
 	block, _ := pem.Decode([]byte(request))
 	if block == nil || block.Type != "CERTIFICATE REQUEST" {
 		return "", errors.New("the machine sent no certificate request")
@@ -114,12 +119,52 @@ func (a *Access) SignRequest(request string, id Identity) (string, error) {
 	if err := csr.CheckSignature(); err != nil {
 		return "", fmt.Errorf("the machine's certificate request: %w", err)
 	}
-	cert, err := a.sign(csr.PublicKey, id)
+	key, ok := csr.PublicKey.(*ecdsa.PublicKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return "", errors.New("the machine's certificate request is not for an ECDSA P-256 key; delete " + node.PKIDir + " there and run plasmid up again")
+	}
+	if a.stillGood(current, key, id, time.Now()) {
+		return current, nil
+	}
+	cert, err := a.sign(key, id)
 	return string(cert), err
+}
+
+func (a *Access) stillGood(current string, key *ecdsa.PublicKey, id Identity, now time.Time) bool {
+	block, _ := pem.Decode([]byte(current))
+	if block == nil {
+		return false
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return false
+	}
+	var ips []string
+	for _, ip := range c.IPAddresses {
+		ips = append(ips, ip.String())
+	}
+	return key.Equal(c.PublicKey) && c.CheckSignatureFrom(a.ca) == nil &&
+		c.Subject.CommonName == id.Name && slices.Equal(c.Subject.Organization, []string{string(id.Role)}) &&
+		slices.Equal(c.DNSNames, id.DNS) && slices.Equal(ips, id.IPs) &&
+		slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) == id.Server &&
+		!now.Before(c.NotBefore) && c.NotAfter.Sub(now) >= certLife/3
+}
+
+var appName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// checkApp keeps names out that would mean another app's keys in etcd.
+func checkApp(app string) error {
+	if !appName.MatchString(app) {
+		return fmt.Errorf("%q cannot be an app's name: use lower-case letters, digits and inner dashes, at most 63", app)
+	}
+	return nil
 }
 
 // IssueApp makes a client certificate and its key for an app.
 func (a *Access) IssueApp(app string) (cert, key []byte, err error) {
+	if err := checkApp(app); err != nil {
+		return nil, nil, err
+	}
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err

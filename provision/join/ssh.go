@@ -21,6 +21,8 @@ const LoginUser = "core"
 const (
 	dialTimeout = 10 * time.Second
 	sshRetry    = 200 * time.Millisecond
+	// commandTimeout is for one command; none of ours waits for a service.
+	commandTimeout = time.Minute
 )
 
 // machineConn is an SSH connection to a machine.
@@ -33,9 +35,14 @@ type machineConn struct {
 // pinned host key is taken.
 func (a *Access) connect(ctx context.Context, name, addr string, pinned ssh.PublicKey) (*machineConn, error) {
 	config := &ssh.ClientConfig{
-		User:              LoginUser,
-		Auth:              []ssh.AuthMethod{ssh.PublicKeys(a.sshKey)},
-		HostKeyCallback:   ssh.FixedHostKey(pinned),
+		User: LoginUser,
+		Auth: []ssh.AuthMethod{ssh.PublicKeys(a.sshKey)},
+		HostKeyCallback: func(_ string, _ net.Addr, got ssh.PublicKey) error {
+			if !bytes.Equal(got.Marshal(), pinned.Marshal()) {
+				return &hostKeyError{got, pinned}
+			}
+			return nil
+		},
 		HostKeyAlgorithms: []string{pinned.Type()},
 		Timeout:           dialTimeout,
 	}
@@ -44,12 +51,25 @@ func (a *Access) connect(ctx context.Context, name, addr string, pinned ssh.Publ
 		if err == nil {
 			return &machineConn{client, name}, nil
 		}
+		var wrong *hostKeyError
+		if errors.As(err, &wrong) {
+			return nil, fmt.Errorf("machine %s at %s: %w", name, addr, err)
+		}
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("machine %s does not let the operator log in at %s: %w", name, addr, errors.Join(ctx.Err(), err))
 		case <-time.After(sshRetry):
 		}
 	}
+}
+
+// hostKeyError is an answer from something that is not the machine; waiting
+// does not help.
+type hostKeyError struct{ got, pinned ssh.PublicKey }
+
+func (e *hostKeyError) Error() string {
+	return fmt.Sprintf("the SSH host key is %s, expected %s; another machine answers at this address, or somebody is in between",
+		ssh.FingerprintSHA256(e.got), ssh.FingerprintSHA256(e.pinned))
 }
 
 func dialSSH(ctx context.Context, addr string, config *ssh.ClientConfig) (*ssh.Client, error) {
@@ -77,13 +97,16 @@ func dialSSH(ctx context.Context, addr string, config *ssh.ClientConfig) (*ssh.C
 // run executes a command as root. What goes in and out are files, never
 // arguments, so that nothing of them shows in a list of processes.
 func (c *machineConn) run(ctx context.Context, command string, stdin io.Reader) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	// A machine that went away answers nothing, not even to this.
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
 	s, err := c.NewSession()
 	if err != nil {
 		return nil, fmt.Errorf("machine %s: %w", c.name, err)
 	}
 	defer s.Close()
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	defer stop()
 	var stdout, stderr bytes.Buffer
 	s.Stdin, s.Stdout, s.Stderr = stdin, &stdout, &stderr
 	if err := s.Run("sudo -n " + command); err != nil {

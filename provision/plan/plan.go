@@ -253,6 +253,7 @@ func (m *maker) arrivals() {
 		}
 	}
 	up := map[string]string{} // machine to the step after which it runs
+	anew := map[string]bool{}
 	for _, w := range m.sortedWanted() {
 		o, exists := m.observed[w.Name]
 		_, member := m.members[w.Name]
@@ -262,6 +263,7 @@ func (m *maker) arrivals() {
 			gone := m.add(Step{Action: Delete, Kind: KindMachine, Name: w.Name, Details: []string{"image " + o.Image + " → " + w.Image}})
 			up[w.Name] = m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{network, gone}, Machine: &w, Details: details(w)})
 		case !exists || !o.Complete:
+			anew[w.Name] = true
 			up[w.Name] = m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{network}, Machine: &w, Details: details(w)})
 		case !o.Running:
 			up[w.Name] = m.add(Step{Action: Start, Kind: KindMachine, Name: w.Name, Needs: []string{network}, Machine: &w})
@@ -272,12 +274,15 @@ func (m *maker) arrivals() {
 	}
 	for _, w := range m.sortedWanted() {
 		mem, is := m.members[w.Name]
-		if bootstrap && w.Etcd || is && mem.Spec == w.Spec() {
+		if bootstrap && w.Etcd || is && mem.Spec == w.Spec() && !anew[w.Name] {
 			continue
 		}
 		s := Step{Action: Create, Kind: KindMember, Name: w.Name, Machine: &w, Needs: append([]string{up[w.Name], m.voting}, m.firstMembers(bootstrap)...)}
 		if is {
 			s.Action, s.Details = Update, []string{mem.Spec + " → " + w.Spec()}
+			if anew[w.Name] {
+				s.Details = []string{"its machine was lost"}
+			}
 		} else if w.Etcd {
 			s.Details = []string{"etcd member"}
 		}

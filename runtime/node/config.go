@@ -26,6 +26,9 @@ const (
 	etcdCertFile = PKIDir + "/etcd.crt"
 	etcdKeyFile  = PKIDir + "/etcd.key"
 	etcdEnvFile  = "/etc/default/etcd"
+
+	// EtcdDataDir is where etcd keeps its member.
+	EtcdDataDir = "/var/lib/etcd/default"
 )
 
 // Ports of a node.

@@ -52,7 +52,8 @@ func Configure(ctx context.Context, b Bundle) (Outcome, error) {
 	}
 	if len(b.Etcd) > 0 {
 		writes = append(writes,
-			write{etcdCertFile, b.EtcdCert, 0o644, gid, "etcd"},
+			// etcd reads its certificate anew at each handshake.
+			write{etcdCertFile, b.EtcdCert, 0o644, gid, ""},
 			write{etcdEnvFile, environment(b.Etcd), 0o644, 0, "etcd"})
 	}
 	restart := map[string]bool{}
@@ -95,6 +96,10 @@ func environment(vars map[string]string) string {
 	return b.String()
 }
 
+// EtcdPeerName is the common name of every etcd member's certificate. No etcd
+// user has this name.
+const EtcdPeerName = "etcd"
+
 // EtcdEnvironment is the configuration of an etcd member. cluster maps the
 // names of all its members to their private addresses. It serves peers and
 // clients on the private address, never on a public one.
@@ -109,7 +114,7 @@ func EtcdEnvironment(name, address string, cluster map[string]string, token stri
 	}
 	return map[string]string{
 		"ETCD_NAME":                        name,
-		"ETCD_DATA_DIR":                    "/var/lib/etcd/default",
+		"ETCD_DATA_DIR":                    EtcdDataDir,
 		"ETCD_LISTEN_PEER_URLS":            "https://" + address + ":2380",
 		"ETCD_LISTEN_CLIENT_URLS":          "https://" + address + ":2379,https://127.0.0.1:2379",
 		"ETCD_INITIAL_ADVERTISE_PEER_URLS": "https://" + address + ":2380",
@@ -126,11 +131,14 @@ func EtcdEnvironment(name, address string, cluster map[string]string, token stri
 		"ETCD_PEER_KEY_FILE":               etcdKeyFile,
 		"ETCD_PEER_TRUSTED_CA_FILE":        CAFile,
 		"ETCD_PEER_CLIENT_CERT_AUTH":       "true",
-		"ETCD_ENABLE_GRPC_GATEWAY":         "false",
-		"ETCD_AUTO_COMPACTION_MODE":        "periodic",
-		"ETCD_AUTO_COMPACTION_RETENTION":   "1h",
-		"ETCD_QUOTA_BACKEND_BYTES":         "2147483648",
-		"ETCD_LOGGER":                      "zap",
-		"ETCD_LOG_LEVEL":                   "warn",
+		// Else every certificate of the cluster, an app's too, could take part
+		// in raft.
+		"ETCD_PEER_CERT_ALLOWED_CN":      EtcdPeerName,
+		"ETCD_ENABLE_GRPC_GATEWAY":       "false",
+		"ETCD_AUTO_COMPACTION_MODE":      "periodic",
+		"ETCD_AUTO_COMPACTION_RETENTION": "1h",
+		"ETCD_QUOTA_BACKEND_BYTES":       "2147483648",
+		"ETCD_LOGGER":                    "zap",
+		"ETCD_LOG_LEVEL":                 "warn",
 	}
 }

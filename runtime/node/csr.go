@@ -20,6 +20,11 @@ type Requests struct {
 	MachineID string `json:"machineID"`
 	Node      string `json:"node"`
 	Etcd      string `json:"etcd"`
+	// The certificates of an earlier join, if any.
+	NodeCert string `json:"nodeCert,omitempty"`
+	EtcdCert string `json:"etcdCert,omitempty"`
+	// EtcdData says that etcd has a member's data here.
+	EtcdData bool `json:"etcdData"`
 }
 
 // CSR makes the machine's keys, unless it has them, and returns requests for
@@ -40,8 +45,26 @@ func CSR() (Requests, error) {
 	if r.Node, err = request(KeyFile, 0o600, 0); err != nil {
 		return Requests{}, err
 	}
-	r.Etcd, err = request(etcdKeyFile, 0o640, gid)
-	return r, err
+	if r.Etcd, err = request(etcdKeyFile, 0o640, gid); err != nil {
+		return Requests{}, err
+	}
+	if r.NodeCert, err = readIfThere(CertFile); err != nil {
+		return Requests{}, err
+	}
+	if r.EtcdCert, err = readIfThere(etcdCertFile); err != nil {
+		return Requests{}, err
+	}
+	_, err = os.Stat(EtcdDataDir + "/member")
+	r.EtcdData = err == nil
+	return r, nil
+}
+
+func readIfThere(file string) (string, error) {
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return string(data), err
 }
 
 func etcdGroup() (int, error) {
