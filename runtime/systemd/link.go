@@ -2,8 +2,10 @@ package systemd
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -45,13 +47,27 @@ func dial(ctx context.Context, n *news) (*link, error) {
 	signals := make(chan *dbus.Signal, 64)
 	conn.Signal(signals)
 	go l.dispatch(signals, n)
-	sctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	if err := l.call(sctx, "Subscribe").Err; err != nil {
+	if err := l.greet(ctx); err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return l, nil
+}
+
+// greet makes the connection's first call. systemd 262 leaves a call that
+// comes together with the end of the authentication lying until more comes in,
+// so it is made again when no answer comes.
+func (l *link) greet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	for wait := 10 * time.Millisecond; ; wait *= 2 {
+		cctx, cancel := context.WithTimeout(ctx, wait)
+		err := l.call(cctx, "Subscribe").Err
+		cancel()
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
 }
 
 func (l *link) ended() <-chan struct{} { return l.conn.Context().Done() }
