@@ -27,10 +27,11 @@ type Store interface {
 type Systemd interface {
 	Changes(ctx context.Context, f func(unit string)) error
 	State(ctx context.Context, name string) (systemd.State, error)
-	Start(ctx context.Context, name string) (string, error)
-	Stop(ctx context.Context, name string) (string, error)
-	Restart(ctx context.Context, name string) (string, error)
+	Start(ctx context.Context, name string) (systemd.Wait, error)
+	Stop(ctx context.Context, name string) (systemd.Wait, error)
+	Restart(ctx context.Context, name string) (systemd.Wait, error)
 	Install(ctx context.Context, name, text string, enable bool) error
+	Disable(ctx context.Context, name string) error
 	Remove(ctx context.Context, name string, enabled bool) error
 	Installed() (map[string]string, error)
 }
@@ -54,34 +55,44 @@ type Config struct {
 	Images     Images
 	Apps       Apps
 	Dir        string // where the last wish is kept
+	RunDir     string // kept until the machine reboots; default DefaultRunDir
 	Lease      time.Duration
 	Logger     *slog.Logger
 	// OnSession is called with every new session.
 	OnSession func(*store.Session)
 }
 
+// DefaultRunDir is where it is noted which units were started.
+const DefaultRunDir = "/run/plasmid/started"
+
 // Agent runs one machine.
 type Agent struct {
 	Config
 	discovery *discovery.Discovery
 	publisher *publisher
+	marks     marks
 
-	mu      sync.Mutex
-	wish    wish
-	workers map[string]*worker
-	wg      sync.WaitGroup
-	ctx     context.Context
+	mu       sync.Mutex
+	wish     wish
+	distrust string             // why the store is not believed; empty: it is
+	renew    context.CancelFunc // has the placements listed anew
+	workers  map[string]*worker
+	wg       sync.WaitGroup
+	ctx      context.Context
 }
 
 // New returns an agent that has read its last wish.
 func New(c Config) (*Agent, error) {
-	a := &Agent{Config: c, workers: map[string]*worker{}}
+	if c.RunDir == "" {
+		c.RunDir = DefaultRunDir
+	}
+	a := &Agent{Config: c, workers: map[string]*worker{}, marks: marks{c.RunDir, c.Logger}}
 	a.publisher = newPublisher(c.Logger)
 	a.discovery = discovery.New(discovery.Facts{
 		MachineID: c.Machine.ID, Name: c.Machine.Name, PrivateIPv4: c.Machine.PrivateIPv4, PublicIPv4: c.Machine.PublicIPv4,
 	}, c.Containers, c.Logger, a.readiness)
 	var err error
-	a.wish, err = loadWish(c.Dir)
+	a.wish, err = loadWish(c.Dir, c.Logger)
 	return a, err
 }
 
@@ -92,32 +103,15 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	var g sync.WaitGroup
-	errs := make(chan error, 1)
 	g.Go(func() { a.sessions(ctx) })
 	g.Go(func() { a.publisher.run(ctx) })
-	g.Go(func() { _ = a.Store.FollowPlacements(ctx, a.Machine.ID, a.take) })
-	g.Go(func() {
-		// Without systemd there is nothing to be done here: the daemon ends
-		// and is started again with a new connection.
-		if err := a.Systemd.Changes(ctx, a.changed); ctx.Err() == nil {
-			errs <- err
-		}
-	})
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-errs:
-	}
-	a.mu.Lock()
-	for _, w := range a.workers {
-		w.stop()
-	}
-	a.mu.Unlock()
-	if ctx.Err() != nil {
-		g.Wait()
-		a.wg.Wait()
-	}
-	return err
+	g.Go(func() { a.discovery.Run(ctx) })
+	g.Go(func() { a.follow(ctx) })
+	g.Go(func() { _ = a.Systemd.Changes(ctx, a.changed) })
+	<-ctx.Done()
+	g.Wait()
+	a.wg.Wait()
+	return nil
 }
 
 // adopt takes over the units that run: those of the last wish whose files are
@@ -133,12 +127,11 @@ func (a *Agent) adopt() error {
 	defer a.mu.Unlock()
 	for name, text := range installed {
 		w := a.worker(name)
-		w.adopted = text
+		w.setInstalled(text)
 		if p, ok := a.wish.Placements[name]; ok {
 			w.want(&p)
 		}
 		// A file that nobody wishes for is removed when the store confirms.
-		w.wake()
 	}
 	a.Logger.Info("adopted units", "installed", len(installed), "wished", len(a.wish.Placements))
 	return nil
@@ -152,16 +145,36 @@ func (a *Agent) worker(name string) *worker {
 		w = newWorker(a, name)
 		a.workers[name] = w
 		a.wg.Go(w.run)
+		a.wg.Go(w.observe)
 	}
 	return w
+}
+
+// follow takes the placements from the store until ctx ends.
+func (a *Agent) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		fctx, cancel := context.WithCancel(ctx)
+		a.mu.Lock()
+		a.renew = cancel
+		a.mu.Unlock()
+		_ = a.Store.FollowPlacements(fctx, a.Machine.ID, a.take)
+		cancel()
+	}
 }
 
 // take carries a change of the placements into the wish and to the workers.
 func (a *Agent) take(u store.PlacementUpdate) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if why := a.wish.doubt(u); why != "" {
-		a.Logger.Error("the store is not trusted; units stay as they are", "why", why)
+	if u.Snapshot {
+		a.distrust = a.wish.doubt(u)
+	} else if a.distrust == "" {
+		a.distrust = a.wish.doubt(u)
+	}
+	if a.distrust != "" {
+		// What changes there later means nothing either: only a whole list
+		// that is credible does.
+		a.Logger.Error("the store is not believed; units stay as they are", "why", a.distrust)
 		return
 	}
 	before := a.wish.Placements
@@ -171,16 +184,12 @@ func (a *Agent) take(u store.PlacementUpdate) {
 	}
 	for name, p := range a.wish.Placements {
 		if old, ok := before[name]; !ok || old.Revision != p.Revision || a.workers[name] == nil || u.Snapshot {
-			w := a.worker(name)
-			w.want(&p)
-			w.wake()
+			a.worker(name).want(&p)
 		}
 	}
 	for name := range before {
 		if _, still := a.wish.Placements[name]; !still {
-			w := a.worker(name)
-			w.want(nil)
-			w.wake()
+			a.worker(name).want(nil)
 		}
 	}
 	if !u.Snapshot {
@@ -189,17 +198,20 @@ func (a *Agent) take(u store.PlacementUpdate) {
 	for name, w := range a.workers {
 		if _, wished := a.wish.Placements[name]; !wished {
 			w.want(nil)
-			w.wake()
 		}
 	}
 }
 
-// changed is called when systemd says that a unit is in another state.
+// changed is called when systemd says that a unit is in another state. An
+// empty name means any unit.
 func (a *Agent) changed(name string) {
 	a.mu.Lock()
-	w := a.workers[name]
-	a.mu.Unlock()
-	if w != nil {
+	defer a.mu.Unlock()
+	if name == "" {
+		for _, w := range a.workers {
+			w.look()
+		}
+	} else if w := a.workers[name]; w != nil {
 		w.look()
 	}
 }
@@ -222,6 +234,7 @@ func (a *Agent) done(w *worker) bool {
 		return false
 	}
 	delete(a.workers, w.name)
+	w.vanish()
 	return true
 }
 
@@ -242,7 +255,7 @@ func (a *Agent) Restart(ctx context.Context, name string) error {
 // sessions keeps the machine in the store.
 func (a *Agent) sessions(ctx context.Context) {
 	const firstRetry, lastRetry = 200 * time.Millisecond, 2 * time.Second
-	retry := firstRetry
+	retry, again := firstRetry, false
 	for ctx.Err() == nil {
 		ss, err := a.Store.Join(ctx, a.Machine, a.Lease)
 		if err != nil {
@@ -256,7 +269,17 @@ func (a *Agent) sessions(ctx context.Context) {
 		}
 		retry = firstRetry
 		a.publisher.session(ss)
-		a.discovery.SetRegistrar(ctx, ss)
+		a.discovery.SetRegistrar(ss)
+		if again {
+			// The store may be another than before, or have been away: the
+			// placements are listed anew.
+			a.mu.Lock()
+			if a.renew != nil {
+				a.renew()
+			}
+			a.mu.Unlock()
+		}
+		again = true
 		if a.OnSession != nil {
 			a.OnSession(ss)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -22,28 +23,45 @@ type wish struct {
 
 const wishFile = "wish.json"
 
-func loadWish(dir string) (wish, error) {
+// loadWish reads the wish. One that can't be read, after the disk was damaged,
+// is set aside: the store knows it too.
+func loadWish(dir string, log *slog.Logger) (wish, error) {
 	w := wish{Placements: map[string]store.Placement{}}
-	data, err := os.ReadFile(filepath.Join(dir, wishFile))
+	name := filepath.Join(dir, wishFile)
+	data, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return w, nil
 	}
 	if err != nil {
 		return w, err
 	}
-	if err := json.Unmarshal(data, &w); err != nil {
-		return w, fmt.Errorf("%s: %w; remove it if the disk was damaged: the store knows it too", filepath.Join(dir, wishFile), err)
+	if err := json.Unmarshal(data, &w); err != nil || w.Placements == nil {
+		log.Error("the kept wish can't be read; it is set aside, and the store asked", "file", name+".bad", "err", err)
+		return wish{Placements: map[string]store.Placement{}}, os.Rename(name, name+".bad")
 	}
 	return w, nil
 }
 
+// save writes the wish so that a crash, also of the machine, leaves the old
+// one or the new one.
 func (w *wish) save(dir string) error {
 	data, err := json.Marshal(w)
 	if err != nil {
 		return err
 	}
 	name := filepath.Join(dir, wishFile)
-	if err := os.WriteFile(name+".new", data, 0o600); err != nil {
+	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
 		return err
 	}
 	return os.Rename(name+".new", name)
@@ -56,11 +74,13 @@ func (w *wish) doubt(u store.PlacementUpdate) string {
 	case u.Identity.ID == "":
 		return "it holds no cluster: it was wiped, or is new"
 	case w.Cluster != "" && u.Identity.ID != w.Cluster:
-		return fmt.Sprintf("it is of another cluster: %s (%s), not %s", u.Identity.ID, u.Identity.Name, w.Cluster)
+		return fmt.Sprintf("it is of another cluster: %s (%s), not %s; "+
+			"if this machine is to join that one, remove %s on it and restart plasmidd", u.Identity.ID, u.Identity.Name, w.Cluster, wishFile)
 	case u.Identity.Version > store.SchemaVersion:
 		return (&store.NewerSchemaError{Have: u.Identity.Version, Know: store.SchemaVersion}).Error()
 	case u.Revision < w.Revision:
-		return fmt.Sprintf("it is at revision %d and was at %d before: it was restored from an older copy", u.Revision, w.Revision)
+		return fmt.Sprintf("it is at revision %d and was at %d before: it was restored from an older copy; "+
+			"if it is to be followed all the same, remove %s on this machine and restart plasmidd", u.Revision, w.Revision, wishFile)
 	}
 	return ""
 }

@@ -2,9 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -14,7 +13,8 @@ import (
 )
 
 // worker brings one unit to what is wished of it. Every unit has its own, so
-// none waits for another's slow start, pull or stop.
+// none waits for another's slow start, pull or stop. It has two goroutines:
+// one acts, the other (observe) tells what is, also while the first waits.
 type worker struct {
 	agent *Agent
 	name  string
@@ -27,11 +27,12 @@ type worker struct {
 	desired  *store.Placement   // nil: not here
 	known    bool               // desired has been set: by the store or the kept wish
 	cancel   context.CancelFunc // of the reconciliation under way
+	text     string             // of the unit's file; empty: there is none
 	message  string             // why the unit is not as wished
+	draining int                // it is being stopped: it is not to be registered again
 	ready    bool
 	notReady error
-
-	adopted string // the text of the unit's file as it was found
+	gone     bool // nothing is to be published any more
 }
 
 func newWorker(a *Agent, name string) *worker {
@@ -45,11 +46,12 @@ func newWorker(a *Agent, name string) *worker {
 func (w *worker) want(p *store.Placement) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	same := w.known && (p == nil) == (w.desired == nil) && (p == nil || p.Revision == w.desired.Revision)
+	same := w.known && (p == nil) == (w.desired == nil) && (p == nil || p.Wish == w.desired.Wish && p.Text == w.desired.Text)
 	w.desired, w.known = p, true
 	if !same && w.cancel != nil {
 		w.cancel()
 	}
+	signal(w.woken)
 }
 
 func (w *worker) wanted() *store.Placement {
@@ -58,7 +60,6 @@ func (w *worker) wanted() *store.Placement {
 	return w.desired
 }
 
-func (w *worker) wake() { signal(w.woken) }
 func (w *worker) look() { signal(w.seen) }
 
 func signal(c chan struct{}) {
@@ -73,21 +74,21 @@ const (
 	lastRetry  = 30 * time.Second
 )
 
+// run acts whenever the wish changes, and again after an error.
 func (w *worker) run() {
-	retry := firstRetry
-	var again <-chan time.Time
+	defer w.stop()
+	retry := time.NewTimer(0)
+	retry.Stop()
+	pause := firstRetry
 	for {
 		select {
 		case <-w.ctx.Done():
 			return
-		case <-w.seen:
-			w.publish()
-			continue
 		case <-w.woken:
-			retry = firstRetry
-		case <-again:
+			pause = firstRetry
+		case <-retry.C:
 		}
-		again = nil
+		retry.Stop()
 		ctx, cancel := context.WithCancel(w.ctx)
 		w.mu.Lock()
 		w.cancel = cancel
@@ -95,99 +96,117 @@ func (w *worker) run() {
 		w.mu.Unlock()
 		if !known {
 			cancel()
-			w.publish()
+			w.look()
 			continue
 		}
-		gone, err := w.reconcile(ctx, desired)
-		cancelled := ctx.Err() != nil
+		err := w.reconcile(ctx, desired)
+		changed := ctx.Err() != nil
 		cancel()
 		switch {
 		case w.ctx.Err() != nil:
 			return
-		case cancelled:
-			w.wake() // for the new wish
+		case changed:
+			signal(w.woken)
 		case err != nil:
-			w.agent.Logger.Error("unit is not as wished; trying again", "unit", w.name, "after", retry, "err", err)
+			w.agent.Logger.Error("unit is not as wished; trying again", "unit", w.name, "after", pause, "err", err)
 			w.note(err.Error())
-			w.publish()
-			again = time.After(retry)
-			retry = min(2*retry, lastRetry)
-		case gone:
-			if w.agent.done(w) {
-				w.agent.publisher.remove(w.name)
-				return
-			}
-			w.wake()
-		default:
-			w.publish()
+			retry.Reset(pause)
+			pause = min(2*pause, lastRetry)
+		case desired == nil && w.agent.done(w):
+			return
 		}
 	}
 }
 
+// note says why the unit is not as wished, or that it is.
 func (w *worker) note(message string) {
 	w.mu.Lock()
 	w.message = message
 	w.mu.Unlock()
+	w.look()
 }
 
-// reconcile does what leads to the wish. It reports that the unit is gone.
-func (w *worker) reconcile(ctx context.Context, p *store.Placement) (gone bool, err error) {
+// reconcile does what leads to the wish. An error means that trying again may
+// help.
+func (w *worker) reconcile(ctx context.Context, p *store.Placement) error {
 	if p == nil {
-		return true, w.remove(ctx)
+		return w.remove(ctx)
 	}
 	spec, err := unit.SpecOf(p.Unit, p.Text)
 	if err != nil {
 		w.note(err.Error())
-		return false, nil // trying again will not help
-	}
-	installed := w.installedText()
-	if installed != p.Text {
-		if installed != "" {
-			// The old one is stopped with all its hooks before anything of
-			// the new one runs.
-			if err := w.halt(ctx); err != nil {
-				return false, err
-			}
-		}
-		if err := w.install(ctx, p, spec); err != nil {
-			return false, err
-		}
+		return nil
 	}
 	s, err := w.agent.Systemd.State(ctx, w.name)
 	if err != nil {
-		return false, err
+		return err
 	}
-	running := s.Active == "active" || s.Active == "activating" || s.Active == "reloading"
-	switch p.Wish {
-	case store.Launched:
-		if running {
-			w.note("")
-			w.mark(p)
-			w.watch(s, spec)
-			return false, nil
+	installed := w.installed()
+	same := installed == p.Text
+	if p.Wish == store.Launched && !(same && (s.Up() || w.agent.marks.has(p))) {
+		// Before the old one is stopped: it works on while the new one's
+		// images come, and if they do not.
+		if err := w.fetch(ctx, spec); err != nil {
+			return err
 		}
-		if w.marked(p) {
-			// It was started and has ended since: whether it is started
-			// again is for its Restart= to say.
-			return false, nil
+	}
+	if !same || !s.Has() {
+		if !same && installed != "" {
+			// It is stopped with all its hooks before anything of the new
+			// one runs.
+			if err := w.retire(ctx, installed); err != nil {
+				return err
+			}
 		}
-		return false, w.start(ctx, p, spec)
-	default:
-		w.unmark()
-		if running || s.Active == "deactivating" {
-			return false, w.halt(ctx)
+		// A file that is the same but not what systemd has read is what a
+		// crash half-way leaves.
+		if err := w.install(ctx, p, spec); err != nil {
+			var foreign *systemd.ForeignUnitError
+			if errors.As(err, &foreign) {
+				w.note(err.Error())
+				return nil
+			}
+			return err
+		}
+		if s, err = w.agent.Systemd.State(ctx, w.name); err != nil {
+			return err
+		}
+		if s.Load != "loaded" {
+			w.note(fmt.Sprintf("systemd can't load it (%s): %s; see: plasmid cat %s", s.Load, s.Error, w.name))
+			return nil
+		}
+	}
+	if p.Wish != store.Launched {
+		w.agent.marks.remove(w.name)
+		if s.Up() || s.Active == "deactivating" {
+			if err := w.halt(ctx); err != nil {
+				return err
+			}
 		}
 		w.note("")
-		return false, nil
+		return nil
 	}
+	switch {
+	case s.Up():
+		w.agent.marks.put(p)
+	case w.agent.marks.has(p):
+		// It was started and has ended since: whether it is started again
+		// is for its Restart= to say. What is known of its end stays.
+		w.look()
+		return nil
+	default:
+		return w.start(ctx, p)
+	}
+	w.note("")
+	return nil
 }
 
-// start fetches images before it starts the unit, so that they do not take of
-// the time that the unit has for starting.
-func (w *worker) start(ctx context.Context, p *store.Placement, spec unit.Spec) error {
+// fetch gets the unit's images, and what its app needs to reach its keys, before
+// the unit is started, so that they do not take of the time that it has for
+// starting.
+func (w *worker) fetch(ctx context.Context, spec unit.Spec) error {
 	for _, ref := range spec.Images {
 		w.note("fetching image " + ref)
-		w.publish()
 		if err := w.agent.Images.Ensure(ctx, ref); err != nil {
 			return fmt.Errorf("image %s: %w", ref, err)
 		}
@@ -197,54 +216,120 @@ func (w *worker) start(ctx context.Context, p *store.Placement, spec unit.Spec) 
 			return err
 		}
 	}
+	return nil
+}
+
+// start starts the unit and waits until it has. A unit that fails to start is
+// not started again: that is for its Restart= to say.
+func (w *worker) start(ctx context.Context, p *store.Placement) error {
 	w.note("")
-	w.mark(p)
-	result, err := w.agent.Systemd.Start(ctx, w.name)
+	wait, err := w.agent.Systemd.Start(ctx, w.name)
 	if err != nil {
-		if ctx.Err() == nil {
-			w.unmark()
-		}
 		return err
 	}
-	if result != "done" {
+	w.agent.marks.put(p)
+	result, err := wait(ctx)
+	switch {
+	case err != nil:
+		return err
+	case result == "dependency":
+		// It was not started at all, so there is nothing that systemd
+		// would do again.
+		w.agent.marks.remove(w.name)
+		return fmt.Errorf("a unit that %s needs did not start; see: plasmid status %s", w.name, w.name)
+	case result != "done":
 		w.note(fmt.Sprintf("systemd's start job ended as %q; see: plasmid journal %s", result, w.name))
+	default:
+		w.look()
 	}
 	return nil
 }
 
+// restart stops and starts a unit that is wished to run.
 func (w *worker) restart(ctx context.Context) error {
-	w.agent.discovery.Unwatch(ctx, w.name)
-	result, err := w.agent.Systemd.Restart(ctx, w.name)
+	p := w.wanted()
+	if p == nil || p.Wish != store.Launched {
+		return fmt.Errorf("%s is not started; use: plasmid start %s", w.name, w.name)
+	}
+	defer w.drain()()
+	wait, err := w.agent.Systemd.Restart(ctx, w.name)
+	if err != nil {
+		return err
+	}
+	w.agent.marks.put(p)
+	result, err := wait(ctx)
 	if err != nil {
 		return err
 	}
 	if result != "done" {
-		return fmt.Errorf("systemd's restart job for %s ended as %q; see: plasmid journal %s", w.name, result, w.name)
+		err = fmt.Errorf("systemd's restart job for %s ended as %q; see: plasmid journal %s", w.name, result, w.name)
+		w.note(err.Error())
+		return err
 	}
-	w.look()
+	w.note("")
 	return nil
 }
 
 // halt stops the unit and waits until its hooks have run.
 func (w *worker) halt(ctx context.Context) error {
-	w.agent.discovery.Unwatch(ctx, w.name)
-	_, err := w.agent.Systemd.Stop(ctx, w.name)
+	defer w.drain()()
+	wait, err := w.agent.Systemd.Stop(ctx, w.name)
+	if err != nil {
+		return err
+	}
+	// A stop job that ended otherwise than done left the unit failed: it does
+	// not run either way.
+	_, err = wait(ctx)
 	return err
 }
 
+// drainTime is how long a stop waits for the unit's keys to be gone. If the
+// store does not answer the unit is stopped all the same.
+const drainTime = 2 * time.Second
+
+// drain takes the unit's keys away and keeps them away until it is undone.
+func (w *worker) drain() (undo func()) {
+	w.mu.Lock()
+	w.draining++
+	w.mu.Unlock()
+	t := time.NewTimer(drainTime)
+	defer t.Stop()
+	select {
+	case <-w.agent.discovery.Unwatch(w.name):
+	case <-t.C:
+	case <-w.ctx.Done():
+	}
+	return func() {
+		w.mu.Lock()
+		w.draining--
+		w.mu.Unlock()
+		w.look()
+	}
+}
+
 func (w *worker) install(ctx context.Context, p *store.Placement, spec unit.Spec) error {
-	w.unmark()
 	if err := w.agent.Systemd.Install(ctx, w.name, p.Text, enables(spec)); err != nil {
 		return err
 	}
-	w.mu.Lock()
-	w.adopted = p.Text
-	w.mu.Unlock()
+	w.setInstalled(p.Text)
+	return nil
+}
+
+// retire stops the unit that is replaced. What its [Install] section did is
+// undone; its file is written over.
+func (w *worker) retire(ctx context.Context, text string) error {
+	if err := w.halt(ctx); err != nil {
+		return err
+	}
+	w.agent.marks.remove(w.name)
+	if old, err := unit.SpecOf(w.name, text); err == nil && enables(old) {
+		return w.agent.Systemd.Disable(ctx, w.name)
+	}
 	return nil
 }
 
 func (w *worker) remove(ctx context.Context) error {
-	text := w.installedText()
+	text := w.installed()
 	if text == "" {
 		return nil
 	}
@@ -252,106 +337,25 @@ func (w *worker) remove(ctx context.Context) error {
 		return err
 	}
 	spec, err := unit.SpecOf(w.name, text)
-	enabled := err == nil && enables(spec)
-	if err := w.agent.Systemd.Remove(ctx, w.name, enabled); err != nil {
+	if err := w.agent.Systemd.Remove(ctx, w.name, err != nil || enables(spec)); err != nil {
 		return err
 	}
-	w.unmark()
-	w.mu.Lock()
-	w.adopted = ""
-	w.mu.Unlock()
+	w.agent.marks.remove(w.name)
+	w.setInstalled("")
 	return nil
 }
 
 func enables(s unit.Spec) bool { return len(s.WantedBy)+len(s.RequiredBy) > 0 }
 
-func (w *worker) installedText() string {
+func (w *worker) installed() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.adopted
+	return w.text
 }
 
-// watch has an active unit's readiness checked.
-func (w *worker) watch(s systemd.State, spec unit.Spec) {
-	if s.Active == "active" || s.Active == "reloading" {
-		w.agent.discovery.Watch(w.ctx, spec)
-	}
-}
-
-func (w *worker) setReady(ready bool, why error) {
+func (w *worker) setInstalled(text string) {
 	w.mu.Lock()
-	w.ready, w.notReady = ready, why
+	w.text = text
 	w.mu.Unlock()
 	w.look()
 }
-
-// publish tells the store what systemd says of the unit.
-func (w *worker) publish() {
-	ctx := w.ctx
-	s, err := w.agent.Systemd.State(ctx, w.name)
-	if err != nil {
-		if ctx.Err() == nil {
-			w.agent.Logger.Error("asking for a unit's state failed", "unit", w.name, "err", err)
-		}
-		return
-	}
-	text := w.installedText()
-	active := s.Active == "active" || s.Active == "reloading"
-	if spec, err := unit.SpecOf(w.name, text); err == nil && active && w.launched() {
-		w.agent.discovery.Watch(ctx, spec)
-	} else if !active {
-		w.agent.discovery.Unwatch(ctx, w.name)
-		w.mu.Lock()
-		w.ready, w.notReady = false, nil
-		w.mu.Unlock()
-	}
-	w.mu.Lock()
-	st := store.State{
-		Machine: w.agent.Machine.ID, Unit: w.name, Hash: unit.Hash(text),
-		Load: s.Load, Active: s.Active, Sub: s.Sub, Since: s.Since,
-		Ready: w.ready && active, Message: w.message,
-	}
-	if st.Message == "" && active && !w.ready && w.notReady != nil {
-		st.Message = "not ready: " + w.notReady.Error()
-	}
-	if st.Message == "" && s.Active == "failed" && s.Result != "" {
-		st.Message = fmt.Sprintf("it failed (%s); see: plasmid journal %s", s.Result, w.name)
-	}
-	w.mu.Unlock()
-	if text != "" || st.Message != "" {
-		w.agent.publisher.put(st)
-	}
-}
-
-func (w *worker) launched() bool {
-	p := w.wanted()
-	return p != nil && p.Wish == store.Launched
-}
-
-// A mark says that the unit was started for a wish, so that a unit that ended
-// is not started again by a daemon that restarts. Marks are gone after a
-// reboot, as the units are.
-
-func (w *worker) markFile() string { return filepath.Join(marksDir, w.name) }
-
-// marksDir is on a file system that a reboot empties.
-var marksDir = "/run/plasmid/started"
-
-func (w *worker) mark(p *store.Placement) {
-	if w.marked(p) {
-		return
-	}
-	if err := os.MkdirAll(marksDir, 0o755); err == nil {
-		err = os.WriteFile(w.markFile(), []byte(p.Hash), 0o644)
-		if err != nil {
-			w.agent.Logger.Error("a start could not be noted", "unit", w.name, "err", err)
-		}
-	}
-}
-
-func (w *worker) marked(p *store.Placement) bool {
-	data, err := os.ReadFile(w.markFile())
-	return err == nil && string(data) == p.Hash
-}
-
-func (w *worker) unmark() { _ = os.Remove(w.markFile()) }

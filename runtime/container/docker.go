@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +26,7 @@ type State struct {
 	Exists  bool
 	Running bool
 	Health  string      // healthy, unhealthy, starting; empty: it has no check
-	IP      string      // on Docker's default network
+	IP      string      // on Docker's default network, or else on one of its others
 	Ports   map[int]int // of the container, TCP, to those of the host
 }
 
@@ -65,6 +67,11 @@ func (d *Docker) Inspect(ctx context.Context, name string) (State, error) {
 	}
 	if c.NetworkSettings != nil {
 		s.IP = c.NetworkSettings.IPAddress
+		for _, name := range slices.Sorted(maps.Keys(c.NetworkSettings.Networks)) {
+			if n := c.NetworkSettings.Networks[name]; s.IP == "" && n != nil {
+				s.IP = n.IPAddress
+			}
+		}
 		for port, bindings := range c.NetworkSettings.Ports {
 			if port.Proto() != "tcp" || len(bindings) == 0 {
 				continue
@@ -88,8 +95,26 @@ func (d *Docker) HasImage(ctx context.Context, ref string) (bool, error) {
 	return err == nil, err
 }
 
-// Pull fetches an image, and returns when it is there or ctx ends.
+// stalled is how long a pull may go without a word from Docker.
+const stalled = 2 * time.Minute
+
+// Pull fetches an image, and returns when it is there, when ctx ends or when
+// Docker has told of no progress for two minutes.
 func (d *Docker) Pull(ctx context.Context, ref string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(stalled, func() {
+		cancel(fmt.Errorf("Docker has told of no progress for %s; see: journalctl -u docker", stalled))
+	})
+	defer watch.Stop()
+	err := d.pull(ctx, ref, func() { watch.Reset(stalled) })
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = fmt.Errorf("pulling %s: %w", ref, cause)
+	}
+	return err
+}
+
+func (d *Docker) pull(ctx context.Context, ref string, progress func()) error {
 	out, err := d.client.ImagePull(ctx, ref, image.PullOptions{})
 	if err != nil {
 		return fmt.Errorf("pulling %s: %w", ref, err)
@@ -110,5 +135,6 @@ func (d *Docker) Pull(ctx context.Context, ref string) error {
 		case m.Error != "":
 			return fmt.Errorf("pulling %s: %s", ref, strings.TrimSpace(m.Error))
 		}
+		progress()
 	}
 }

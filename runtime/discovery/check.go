@@ -1,5 +1,3 @@
-// Package discovery finds out whether units are ready, and keeps the keys of
-// those that are in the store.
 package discovery
 
 import (
@@ -10,19 +8,23 @@ import (
 	"net/http"
 	"os/exec"
 	"strconv"
+	"strings"
 	"time"
 
 	"plasmid/runtime/container"
 	"plasmid/runtime/unit"
 )
 
-// Containers is what a check asks of Docker.
-type Containers interface {
-	Inspect(ctx context.Context, name string) (container.State, error)
-}
-
-// probeOnce runs a unit's readiness check. nil means ready.
-func probeOnce(ctx context.Context, r unit.Ready, c container.State) error {
+// probe runs a unit's readiness check once. nil means ready. It takes no
+// longer than the check's Timeout.
+func probe(ctx context.Context, spec unit.Spec, c container.State) error {
+	switch {
+	case spec.Container != "" && !c.Exists:
+		return fmt.Errorf("its container %s does not exist yet", spec.Container)
+	case c.Exists && !c.Running:
+		return errors.New("its container does not run yet")
+	}
+	r := spec.Ready
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	switch r.Kind {
@@ -36,19 +38,19 @@ func probeOnce(ctx context.Context, r unit.Ready, c container.State) error {
 		}
 		return conn.Close()
 	case "exec":
-		out, err := exec.CommandContext(ctx, r.Command[0], r.Command[1:]...).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("%w: %.200s", err, out)
-		}
-		return nil
+		return probeExec(ctx, r.Command)
 	}
-	switch {
-	case c.Exists && !c.Running:
-		return errors.New("its container does not run yet")
-	case c.Exists && c.Health != "" && c.Health != "healthy":
+	if c.Health != "" && c.Health != "healthy" {
 		return fmt.Errorf("Docker's health check says %s", c.Health)
 	}
 	return nil
+}
+
+// direct asks the unit itself: no proxy, no connection of before, and a
+// redirection is an answer.
+var direct = &http.Client{
+	Transport:     &http.Transport{DisableKeepAlives: true},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
 func probeHTTP(ctx context.Context, url string) error {
@@ -56,8 +58,7 @@ func probeHTTP(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	req.Close = true
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := direct.Do(req)
 	if err != nil {
 		return err
 	}
@@ -68,61 +69,37 @@ func probeHTTP(ctx context.Context, url string) error {
 	return nil
 }
 
-// address is where a check connects to: a container by its own address, which
-// works whether or not the port is published.
-func address(r unit.Ready, c container.State) string {
-	host := r.Host
-	if host == "" {
-		if host = "127.0.0.1"; c.Exists && c.IP != "" {
-			host = c.IP
-		}
+// shown is how much of a failed command's output is shown, in bytes.
+const shown = 200
+
+func probeExec(ctx context.Context, command []string) error {
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	// A child of the command may hold its output open for ever.
+	cmd.WaitDelay = 100 * time.Millisecond
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s did not end in time", command[0])
 	}
-	return net.JoinHostPort(host, strconv.Itoa(r.Port))
+	if err != nil {
+		return fmt.Errorf("%s: %w: %.*s", command[0], err, shown, strings.TrimSpace(string(out)))
+	}
+	return nil
 }
 
-// failuresToUnready in a row are needed before a ready unit counts as unready:
-// one may be chance.
-const failuresToUnready = 2
-
-// untilReady is the longest pause between checks of a unit that is not ready:
-// most are soon.
-const untilReady = 250 * time.Millisecond
-
-// watchReady checks until ctx ends. It calls report with the first outcome and
-// at every change.
-func watchReady(ctx context.Context, spec unit.Spec, inspect func(context.Context) (container.State, error), report func(ready bool, c container.State, why error)) {
-	ready, reported, failures := false, false, 0
-	for {
-		c, err := inspect(ctx)
-		if err == nil {
-			err = probeOnce(ctx, spec.Ready, c)
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil {
-			failures = 0
-		} else {
-			failures++
-		}
-		now := err == nil || ready && failures < failuresToUnready
-		if now != ready || !reported {
-			ready, reported = now, true
-			report(ready, c, err)
-		}
-		pause := spec.Ready.Interval
-		switch {
-		case !ready:
-			pause = min(pause, untilReady)
-		case failures > 0:
-			pause /= 4
-		}
-		t := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return
-		case <-t.C:
+// address is where a check connects to: a container by its own address, for
+// Docker accepts connections to a published port before anything listens
+// behind it. A container without an address of its own uses the machine's.
+func address(r unit.Ready, c container.State) string {
+	host, port := r.Host, r.Port
+	switch {
+	case host != "":
+	case c.IP != "":
+		host = c.IP
+	default:
+		host = "127.0.0.1"
+		if outside, ok := c.Ports[port]; ok {
+			port = outside
 		}
 	}
+	return net.JoinHostPort(host, strconv.Itoa(port))
 }

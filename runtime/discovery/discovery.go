@@ -1,3 +1,5 @@
+// Package discovery finds out whether units are ready, and keeps the keys of
+// those that are in the store.
 package discovery
 
 import (
@@ -8,11 +10,18 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"plasmid/runtime/container"
 	"plasmid/runtime/unit"
 )
+
+// Containers is what is asked of Docker.
+type Containers interface {
+	Inspect(ctx context.Context, name string) (container.State, error)
+	// Events calls f with the names of containers that changed, until ctx
+	// ends; an empty name stands for all.
+	Events(ctx context.Context, f func(container string)) error
+}
 
 // Registrar keeps keys on the machine's lease.
 type Registrar interface {
@@ -23,128 +32,122 @@ type Registrar interface {
 // Facts are what values of registrations may name.
 type Facts struct{ MachineID, Name, PrivateIPv4, PublicIPv4 string }
 
+// Prefix of the keys that apps see.
+const Prefix = "/apps/"
+
 // Discovery watches the readiness of units and registers those that are ready.
 type Discovery struct {
 	facts      Facts
 	containers Containers
-	log        *slog.Logger
 	report     func(unit string, ready bool, why error)
+	registry   *registry
 
-	mu        sync.Mutex
-	watched   map[string]*watched
-	registrar Registrar
+	mu      sync.Mutex
+	watched map[string]*watched
 }
 
 type watched struct {
-	spec unit.Spec
-	stop context.CancelFunc
-	done chan struct{}
-	keys map[string]string // registered, or to be
+	container string
+	stop      context.CancelFunc
+	nudge     chan struct{}
 }
 
 // New returns a Discovery that tells report of every change of readiness.
 func New(f Facts, c Containers, log *slog.Logger, report func(unit string, ready bool, why error)) *Discovery {
-	return &Discovery{facts: f, containers: c, log: log, report: report, watched: map[string]*watched{}}
+	return &Discovery{facts: f, containers: c, report: report, registry: newRegistry(log), watched: map[string]*watched{}}
 }
 
-// Prefix of the keys that apps see.
-const Prefix = "/apps/"
+// Run listens to Docker and writes registrations until ctx ends.
+func (d *Discovery) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = d.containers.Events(ctx, d.containerChanged) })
+	wg.Go(func() { d.registry.run(ctx) })
+	wg.Wait()
+}
 
 // SetRegistrar is called with every new session: all keys go onto its lease.
-func (d *Discovery) SetRegistrar(ctx context.Context, r Registrar) {
-	d.mu.Lock()
-	d.registrar = r
-	keys := map[string]string{}
-	for _, w := range d.watched {
-		for k, v := range w.keys {
-			keys[k] = v
-		}
-	}
-	d.mu.Unlock()
-	for k, v := range keys {
-		d.put(ctx, k, v)
-	}
-}
+func (d *Discovery) SetRegistrar(r Registrar) { d.registry.use(r) }
 
-// Watch begins to check a unit that has become active.
+// Has reports whether a key is registered, or to be.
+func (d *Discovery) Has(key string) bool { return d.registry.has(key) }
+
+// Watch begins to check a unit that has become active, until ctx ends or the
+// unit is unwatched. A unit that is watched already goes on as it does.
 func (d *Discovery) Watch(ctx context.Context, spec unit.Spec) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.watched[spec.Name] != nil {
 		return
 	}
-	wctx, stop := context.WithCancel(ctx)
-	w := &watched{spec: spec, stop: stop, done: make(chan struct{}), keys: map[string]string{}}
+	ctx, stop := context.WithCancel(ctx)
+	w := &watched{container: containerOf(spec), stop: stop, nudge: make(chan struct{}, 1)}
 	d.watched[spec.Name] = w
-	go func() {
-		defer close(w.done)
-		watchReady(wctx, spec, func(ctx context.Context) (container.State, error) { return d.inspect(ctx, spec) },
-			func(ready bool, c container.State, why error) { d.change(wctx, w, ready, c, why) })
-	}()
+	check := &watch{spec: spec, nudged: w.nudge, report: func(ready bool, c container.State, why error) {
+		d.change(w, spec, ready, c, why)
+	}}
+	if w.container != "" {
+		check.inspect = func(ctx context.Context) (container.State, error) { return d.containers.Inspect(ctx, w.container) }
+	}
+	go check.run(ctx)
 }
 
-// Unwatch ends the checks and takes the unit's keys away. It returns when they
-// are gone, so that a unit is stopped only after nobody is sent to it.
-func (d *Discovery) Unwatch(ctx context.Context, name string) {
+// Unwatch ends the checks and takes the unit's keys away. gone is closed when
+// they are, so that a unit can be stopped after nobody is sent to it any more.
+func (d *Discovery) Unwatch(name string) (gone <-chan struct{}) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	w := d.watched[name]
-	delete(d.watched, name)
-	d.mu.Unlock()
 	if w == nil {
-		return
+		return d.registry.want(name, nil)
 	}
 	w.stop()
-	<-w.done
-	for k := range w.keys {
-		d.remove(ctx, k)
-	}
+	delete(d.watched, name)
+	return d.registry.want(name, nil)
 }
 
-// inspect asks for the unit's container. A unit that names none, and has no
-// images, has none.
-func (d *Discovery) inspect(ctx context.Context, s unit.Spec) (container.State, error) {
-	name := s.Container
-	if name == "" {
-		if len(s.Images) == 0 {
-			return container.State{}, nil
-		}
-		name = s.Name[:strings.LastIndexByte(s.Name, '.')]
+// containerOf is the name of a unit's container: the one that the unit names,
+// or one named as the unit. A unit that neither names one nor has images has
+// none.
+func containerOf(s unit.Spec) string {
+	if s.Container != "" || len(s.Images) == 0 {
+		return s.Container
 	}
-	return d.containers.Inspect(ctx, name)
+	return s.Name[:strings.LastIndexByte(s.Name, '.')]
 }
 
-func (d *Discovery) change(ctx context.Context, w *watched, ready bool, c container.State, why error) {
-	d.mu.Lock()
-	old := w.keys
-	w.keys = map[string]string{}
-	if ready {
-		for _, r := range w.spec.Register {
-			w.keys[path.Join(Prefix, w.spec.App, r.Key)] = d.expand(r.Value, c)
-		}
-	}
-	keys := w.keys
-	d.mu.Unlock()
-	for k := range old {
-		if _, stays := keys[k]; !stays {
-			d.remove(ctx, k)
-		}
-	}
-	for k, v := range keys {
-		d.put(ctx, k, v)
-	}
-	d.report(w.spec.Name, ready, why)
-}
-
-// Has reports whether a key is, or is to be, registered.
-func (d *Discovery) Has(key string) bool {
+func (d *Discovery) containerChanged(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, w := range d.watched {
-		if _, ok := w.keys[key]; ok {
-			return true
+		if w.container == "" || name != "" && w.container != name {
+			continue
+		}
+		select {
+		case w.nudge <- struct{}{}:
+		default:
 		}
 	}
-	return false
+}
+
+// change takes the outcome of a check. One that comes after Unwatch counts no
+// more.
+func (d *Discovery) change(w *watched, spec unit.Spec, ready bool, c container.State, why error) {
+	var keys map[string]string
+	if ready {
+		keys = map[string]string{}
+		for _, r := range spec.Register {
+			keys[path.Join(Prefix, spec.App, r.Key)] = d.expand(r.Value, c)
+		}
+	}
+	d.mu.Lock()
+	current := d.watched[spec.Name] == w
+	if current {
+		d.registry.want(spec.Name, keys)
+	}
+	d.mu.Unlock()
+	if current {
+		d.report(spec.Name, ready, why)
+	}
 }
 
 // expand fills in ${…} in a registration's value.
@@ -170,34 +173,4 @@ func (d *Discovery) expand(value string, c container.State) string {
 		}
 		return ""
 	})
-}
-
-const storeTimeout = 5 * time.Second
-
-func (d *Discovery) put(ctx context.Context, key, value string) {
-	d.mu.Lock()
-	r := d.registrar
-	d.mu.Unlock()
-	if r == nil {
-		return // the next session registers all
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-	defer cancel()
-	if err := r.Register(ctx, key, value); err != nil {
-		d.log.Warn("a key could not be registered; the next session does it", "key", key, "err", err)
-	}
-}
-
-func (d *Discovery) remove(ctx context.Context, key string) {
-	d.mu.Lock()
-	r := d.registrar
-	d.mu.Unlock()
-	if r == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-	defer cancel()
-	if err := r.Unregister(ctx, key); err != nil {
-		d.log.Warn("a key could not be taken away; the lease's end does it", "key", key, "err", err)
-	}
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -15,6 +16,7 @@ import (
 type change struct {
 	snapshot bool
 	revision int64
+	cluster  uint64   // etcd's own, which a wiped etcd makes anew
 	identity Identity // with a snapshot
 	kvs      []*mvccpb.KeyValue
 	events   []*clientv3.Event
@@ -69,6 +71,10 @@ func (s *Store) followOnce(ctx context.Context, prefix string, f func(change) er
 		if err := resp.Err(); err != nil {
 			return err
 		}
+		// A watch goes on, by its number alone, on an etcd that was made anew.
+		if id := resp.Header.ClusterId; id != snapshot.cluster {
+			return fmt.Errorf("another etcd cluster answers: %x, not %x", id, snapshot.cluster)
+		}
 		c := change{revision: resp.Header.Revision, events: resp.Events, progress: len(resp.Events) == 0}
 		if err := f(c); err != nil {
 			return err
@@ -92,7 +98,7 @@ func (s *Store) list(ctx context.Context, prefix string) (change, error) {
 	if err != nil {
 		return c, failed("listing "+prefix, err)
 	}
-	c.revision = resp.Header.Revision
+	c.revision, c.cluster = resp.Header.Revision, resp.Header.ClusterId
 	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
 		if c.identity, err = decode[Identity](kvs[0]); err != nil {
 			return c, err
@@ -142,7 +148,6 @@ func (s *Store) FollowPlacements(ctx context.Context, machine string, f func(Pla
 		if c.snapshot {
 			identity = c.identity
 		}
-		u.Identity = identity
 		put := func(kv *mvccpb.KeyValue) {
 			p, err := decode[Placement](kv)
 			if err != nil {
@@ -162,6 +167,16 @@ func (s *Store) FollowPlacements(ctx context.Context, machine string, f func(Pla
 				put(e.Kv)
 			}
 		}
+		if len(u.Deleted) > 0 {
+			// Whoever deletes everything deletes the schema with it, and
+			// that the watch does not show.
+			now, err := s.Identity(ctx)
+			if err != nil && !errors.Is(err, ErrNoSchema) {
+				return err
+			}
+			identity = now
+		}
+		u.Identity = identity
 		f(u)
 		return nil
 	}
