@@ -1,0 +1,384 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const threeMachines = `nodes "core" {
+  count = 3
+  etcd = 3
+  metadata = { role = "core" }
+}`
+
+const sleeper = "[Service]\nExecStart=/bin/sleep infinity\n"
+
+// sleepers starts n units that only run, and returns their names.
+func (c *cluster) sleepers(prefix string, n int) []string {
+	c.t.Helper()
+	c.unit(prefix+"@.service", sleeper)
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprintf("%s@%d.service", prefix, i+1))
+	}
+	c.mustRun(append([]string{"start"}, names...)...)
+	return names
+}
+
+// allActive reports what is missing of the units being active, once each, and
+// on none of the machines named.
+func (c *cluster) allActive(units []string, not ...string) error {
+	at, err := c.places()
+	if err != nil {
+		return err
+	}
+	for _, u := range units {
+		m, ok := at[u]
+		if !ok {
+			return fmt.Errorf("%s is active nowhere", u)
+		}
+		for _, n := range not {
+			if m == n {
+				return fmt.Errorf("%s is said to be on %s", u, m)
+			}
+		}
+	}
+	return nil
+}
+
+// TestCluster takes one cluster of three machines through its life. The parts
+// build on each other; each asserts what happened and that nothing else did.
+func TestCluster(t *testing.T) {
+	c := newCluster(t, "e2e", threeMachines)
+	start := time.Now()
+	c.mustRun("up", "--yes")
+	t.Logf("three machines up: %v", time.Since(start).Round(100*time.Millisecond))
+	all := []string{c.machine(1), c.machine(2), c.machine(3)}
+
+	t.Run("again changes nothing", func(t *testing.T) {
+		start := time.Now()
+		out := c.mustRun("up", "--yes")
+		if !strings.Contains(out, "nothing was changed") || time.Since(start) > 5*time.Second {
+			t.Errorf("up again took %v and said:\n%s", time.Since(start), out)
+		}
+		if out, err := c.run("plan"); err != nil {
+			t.Errorf("plan: %v\n%s", err, out)
+		}
+	})
+
+	t.Run("machines are healthy", func(t *testing.T) {
+		for _, m := range all {
+			c.until(30*time.Second, m+" has booted", func() error {
+				if out, err := c.run("local", "exec", m, "systemctl", "is-system-running"); err != nil {
+					failed, _ := c.run("local", "exec", m, "systemctl", "--failed", "--no-legend")
+					return fmt.Errorf("%s %s", out, failed)
+				}
+				return nil
+			})
+		}
+	})
+
+	t.Run("nothing listens beyond what is meant to", func(t *testing.T) {
+		for _, m := range all {
+			for line := range strings.Lines(c.in(m, "ss -Hltn | awk '{print $4}'")) {
+				addr := strings.TrimSpace(line)
+				if strings.HasPrefix(addr, "127.") || strings.HasPrefix(addr, "[::1]") || strings.HasSuffix(addr, ":22") {
+					continue
+				}
+				if port := addr[strings.LastIndexByte(addr, ':')+1:]; (port != "2379" && port != "2380" && port != "7480") || strings.HasPrefix(addr, "0.0.0.0") || strings.HasPrefix(addr, "*") {
+					t.Errorf("%s listens on %s", m, addr)
+				}
+			}
+			if out := c.in(m, "curl -sk -o /dev/null -w '%{http_code}' https://127.0.0.1:2379/version || true"); strings.Contains(out, "200") {
+				t.Errorf("etcd on %s answers without a certificate: %s", m, out)
+			}
+		}
+	})
+
+	t.Run("a unit that fits nowhere says why", func(t *testing.T) {
+		begun := time.Now()
+		_, err := c.run("start", "--timeout", "2s", c.unit("db.service", sleeper+"[X-Fleet]\nMachineMetadata=role=db\n"))
+		if err == nil || !strings.Contains(err.Error(), "no machine has metadata role=db (3 checked)") {
+			t.Errorf("start: %v", err)
+		}
+		if d := time.Since(begun); d > 20*time.Second {
+			t.Errorf("it took %v to say so", d)
+		}
+		c.mustRun("destroy", "db.service")
+	})
+
+	t.Run("one bad unit does not hold up another", func(t *testing.T) {
+		c.unit("bad.service", "[Service]\nType=oneshot\nExecStart=/bin/sleep 600\nTimeoutStartSec=infinity\n")
+		c.mustRun("start", "--no-block", "bad.service")
+		c.mustRun("start", "--timeout", "10s", c.unit("good.service", sleeper))
+		c.mustRun("destroy", "bad.service", "good.service")
+	})
+
+	units := c.sleepers("s", 12)
+
+	t.Run("hooks of the old text end before those of the new begin", func(t *testing.T) {
+		hooks := func(v string) string {
+			return "[Service]\nExecStartPre=/bin/sh -c 'echo pre-" + v + " >> /var/tmp/order'\nExecStart=/bin/sleep infinity\nExecStopPost=/bin/sh -c 'sleep 0.5; echo post-" + v + " >> /var/tmp/order'\n[X-Fleet]\nMachineID=" + c.machines()[0].ID + "\n"
+		}
+		c.mustRun("start", c.unit("hooks.service", hooks("1")))
+		c.mustRun("start", "--replace", c.unit("hooks.service", hooks("2")))
+		c.mustRun("destroy", "hooks.service")
+		if out := c.in(c.machines()[0].Name, "cat /var/tmp/order"); out != "pre-1\npost-1\npre-2\npost-2\n" {
+			t.Errorf("order of hooks: %q", out)
+		}
+	})
+
+	t.Run("an idle cluster writes nothing", func(t *testing.T) {
+		etcdctl := "ETCDCTL_API=3 etcdctl --cacert /etc/plasmid/pki/ca.crt --cert /etc/plasmid/pki/node.crt --key /etc/plasmid/pki/node.key --endpoints https://127.0.0.1:2379 get /plasmid/schema -w json"
+		revision := func() int64 {
+			var r struct{ Header struct{ Revision int64 } }
+			if err := json.Unmarshal([]byte(c.in(c.machine(1), etcdctl)), &r); err != nil {
+				t.Fatal(err)
+			}
+			return r.Header.Revision
+		}
+		c.until(30*time.Second, "the store is quiet", func() error {
+			before := revision()
+			time.Sleep(3 * time.Second) // idleness has no event
+			if after := revision(); after != before {
+				return fmt.Errorf("revision went from %d to %d in 3s", before, after)
+			}
+			return nil
+		})
+		before := revision()
+		time.Sleep(10 * time.Second)
+		if after := revision(); after != before {
+			t.Errorf("%d writes in 10s of idleness", after-before)
+		}
+	})
+
+	t.Run("kill -9 of plasmidd under load", func(t *testing.T) {
+		before := c.invocations("s@")
+		for round := range 3 {
+			for _, m := range all {
+				c.in(m, "systemctl kill --signal=KILL plasmidd")
+			}
+			c.until(30*time.Second, "plasmidd is back", func() error {
+				_, err := c.run("start", "--timeout", "20s", c.unit(fmt.Sprintf("load%d.service", round), sleeper))
+				return err
+			})
+		}
+		c.until(30*time.Second, "all units are seen", func() error { return c.allActive(units) })
+		if after := c.invocations("s@"); !maps.Equal(before, after) {
+			t.Errorf("units were restarted or moved:\n%v\n%v", before, after)
+		}
+		for u, n := range c.running("s@", all...) {
+			if n != 1 {
+				t.Errorf("%s runs %d times", u, n)
+			}
+		}
+		c.mustRun("destroy", "load0.service", "load1.service", "load2.service")
+	})
+
+	t.Run("all etcd away for 60s", func(t *testing.T) {
+		before := c.invocations("s@")
+		for _, m := range all {
+			c.in(m, "systemctl stop etcd")
+		}
+		time.Sleep(60 * time.Second) // the fault's duration
+		for _, n := range c.running("s@", all...) {
+			if n != 1 {
+				t.Errorf("units run %d times while etcd is away", n)
+			}
+		}
+		for _, m := range all {
+			c.in(m, "systemctl start --no-block etcd")
+		}
+		back := c.until(60*time.Second, "the cluster answers again", func() error { return c.allActive(units) })
+		t.Logf("the cluster answers %v after etcd was started", back.Round(100*time.Millisecond))
+		time.Sleep(10 * time.Second) // time to do wrong
+		if after := c.invocations("s@"); !maps.Equal(before, after) {
+			t.Errorf("units were restarted or moved:\n%v\n%v", before, after)
+		}
+		for u, n := range c.running("s@", all...) {
+			if n != 1 {
+				t.Errorf("%s runs %d times", u, n)
+			}
+		}
+	})
+
+	t.Run("reboot from inside", func(t *testing.T) {
+		boot := c.in(all[1], "cat /proc/sys/kernel/random/boot_id; systemd-analyze time >/dev/null; stat -c %Y /run/systemd/system")
+		_, _ = c.run("local", "exec", all[1], "systemctl", "reboot")
+		c.until(60*time.Second, all[1]+" is back with another boot", func() error {
+			out, err := c.run("local", "exec", all[1], "sh", "-c", "cat /proc/sys/kernel/random/boot_id; systemd-analyze time >/dev/null; stat -c %Y /run/systemd/system")
+			if err != nil {
+				return err
+			}
+			if out == boot {
+				return errors.New("it has not rebooted")
+			}
+			return nil
+		})
+		c.until(60*time.Second, "all units run", func() error { return c.allActive(units) })
+		c.until(30*time.Second, "each unit runs once", func() error {
+			n := c.running("s@", all...)
+			if len(n) != len(units) {
+				return fmt.Errorf("%d units run", len(n))
+			}
+			for u, times := range n {
+				if times != 1 {
+					return fmt.Errorf("%s runs %d times", u, times)
+				}
+			}
+			return nil
+		})
+	})
+
+	t.Run("power off a machine", func(t *testing.T) {
+		c.powerOff(all, units, false)
+	})
+	t.Run("power off the engine's machine", func(t *testing.T) {
+		c.powerOff(all, units, true)
+	})
+
+	t.Run("scale 3 to 5 to 3", func(t *testing.T) {
+		before := c.invocations("s@")
+		c.write(strings.Replace(threeMachines, "count = 3", "count = 5", 1))
+		if _, err := c.run("plan"); exitCode(err) != 2 {
+			t.Errorf("plan with changes: %v, want exit code 2", err)
+		}
+		c.mustRun("up", "--yes")
+		if n := len(c.machines()); n != 5 {
+			t.Errorf("%d machines", n)
+		}
+		if after := c.invocations("s@"); !maps.Equal(before, after) {
+			t.Errorf("new machines moved units:\n%v\n%v", before, after)
+		}
+		more := c.sleepers("m", 4)
+		c.write(threeMachines)
+		c.mustRun("up", "--yes")
+		c.until(30*time.Second, "units of the removed machines are elsewhere", func() error {
+			if n := len(c.machines()); n != 3 {
+				return fmt.Errorf("%d machines are known", n)
+			}
+			return c.allActive(append(more, units...), c.machine(4), c.machine(5))
+		})
+		c.mustRun(append([]string{"destroy"}, more...)...)
+	})
+
+	t.Run("losing the quorum is refused", func(t *testing.T) {
+		for _, m := range []string{c.machine(1), c.machine(2)} {
+			c.mustRun("local", "power-off", m)
+		}
+		c.write(strings.NewReplacer("count = 3", "count = 1", "etcd = 3", "etcd = 1").Replace(threeMachines))
+		if _, err := c.run("up", "--yes"); err == nil || !strings.Contains(err.Error(), "majority") {
+			t.Errorf("up that loses the quorum: %v", err)
+		}
+		c.write(threeMachines)
+		c.mustRun("up", "--yes") // starts them again
+		c.until(60*time.Second, "all units run", func() error { return c.allActive(units) })
+	})
+}
+
+// powerOff takes the power from a machine with units, measures until they run
+// elsewhere, and asserts that the others did not move.
+func (c *cluster) powerOff(all, units []string, leader bool) {
+	t := c.t
+	t.Helper()
+	victim := c.leader()
+	if !leader {
+		for _, m := range all {
+			if m != victim {
+				victim = m
+				break
+			}
+		}
+	}
+	before := c.invocations("s@")
+	c.mustRun("local", "power-off", victim)
+	took := c.until(40*time.Second, "all units run elsewhere", func() error { return c.allActive(units, victim) })
+	t.Logf("power off of %s (leader: %v): its units run elsewhere after %v", victim, leader, took.Round(100*time.Millisecond))
+	after := c.invocations("s@")
+	for u, id := range before {
+		if !strings.HasPrefix(id, victim+" ") && after[u] != id {
+			t.Errorf("%s was touched: %s became %s", u, id, after[u])
+		}
+	}
+	c.mustRun("local", "power-on", victim)
+	c.until(60*time.Second, victim+" is back", func() error {
+		for _, m := range c.machines() {
+			if m.Name == victim && m.Alive {
+				return nil
+			}
+		}
+		return errors.New("it does not report")
+	})
+	if back := c.invocations("s@"); !maps.Equal(after, back) {
+		t.Errorf("its return moved units:\n%v\n%v", after, back)
+	}
+}
+
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return 0
+}
+
+// TestInterruptedUp kills up at several moments, and sees it carry on.
+func TestInterruptedUp(t *testing.T) {
+	c := newCluster(t, "e2ecut", threeMachines)
+	for i, after := range []time.Duration{300 * time.Millisecond, 2 * time.Second, 5 * time.Second} {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		cmd := c.command(ctx, "up", "--yes")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(after) // the moment is the point
+		sig := os.Signal(os.Interrupt)
+		if i == 1 {
+			sig = syscall.SIGKILL
+		}
+		_ = cmd.Process.Signal(sig)
+		_ = cmd.Wait()
+		cancel()
+	}
+	c.mustRun("up", "--yes")
+	if out := c.mustRun("up", "--yes"); !strings.Contains(out, "nothing was changed") {
+		t.Errorf("up after up: %s", out)
+	}
+	if n := len(c.machines()); n != 3 {
+		t.Errorf("%d machines", n)
+	}
+	c.sleepers("s", 3)
+}
+
+// TestTwoClusters runs two clusters side by side; taking one down leaves the
+// other as it is.
+func TestTwoClusters(t *testing.T) {
+	one := `nodes "core" {
+  count = 1
+  etcd = 1
+}`
+	a := newCluster(t, "e2ea", one)
+	a.mustRun("up", "--yes")
+	a.sleepers("s", 2)
+	before := a.invocations("s@")
+	b := newCluster(t, "e2eb", one)
+	b.mustRun("up", "--yes")
+	if n := len(b.units()); n != 0 {
+		t.Errorf("the second cluster has %d units", n)
+	}
+	b.mustRun("down", "--yes")
+	if after := a.invocations("s@"); !maps.Equal(before, after) {
+		t.Errorf("the first cluster was touched:\n%v\n%v", before, after)
+	}
+}
