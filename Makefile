@@ -56,8 +56,10 @@ test: deps build ## everything the tests need, and the tests
 
 .PHONY: lint
 lint: ## gofmt, go vet, shellcheck, and golangci-lint if it is there
-	@test -z "$$(gofmt -l cmd image internal provision runtime test)" || { gofmt -l . >&2; exit 1; }
+	@unformatted=$$(gofmt -l cmd image internal provision runtime test); \
+		[ -z "$$unformatted" ] || { echo "gofmt: $$unformatted" >&2; exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -tags e2e ./test/...
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run test/run; fi
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; fi
 

@@ -12,9 +12,10 @@ import (
 // keyring holds the keys of Debian's archive.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// mmdebstrap makes a tree of Debian packages.
+// mmdebstrap makes a tree of Debian packages: a directory, or a tar file if its
+// name ends in .tar.
 func mmdebstrap(ctx context.Context, t *progress.Task, tree, suite, variant string, packages []string, p aptPolicy) error {
-	args := []string{"--mode=root", "--variant=" + variant, "--format=directory",
+	args := []string{"--mode=root", "--variant=" + variant,
 		"--aptopt=Acquire::Languages \"none\"",
 		"--aptopt=APT::Install-Recommends \"false\"",
 		"--aptopt=Acquire::Retries \"3\"",
@@ -33,6 +34,11 @@ func mmdebstrap(ctx context.Context, t *progress.Task, tree, suite, variant stri
 	if p.Mirror != "" {
 		args = append(args, p.Mirror)
 	}
+	if strings.HasSuffix(tree, ".tar") {
+		args = append([]string{"--format=tar"}, args...)
+	} else {
+		args = append([]string{"--format=directory"}, args...)
+	}
 	see := func(line string) {
 		if rest, ok := strings.CutPrefix(line, "I: "); ok {
 			t.Update("%s", strings.TrimSuffix(rest, "..."))
@@ -50,7 +56,7 @@ func mmdebstrap(ctx context.Context, t *progress.Task, tree, suite, variant stri
 	return err
 }
 
-// Base makes a small Debian tree for container images.
+// Base makes a small Debian tree, as a tar file, for container images.
 func Base(ctx context.Context, t *progress.Task, tree, suite string, packages []string) error {
 	p, err := hostPolicy(ctx)
 	if err != nil {

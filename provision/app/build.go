@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,7 +43,7 @@ type Built struct {
 const BaseImage = "localhost/plasmid/debian:testing"
 
 // baseFormat changes when the base image is made in another way.
-const baseFormat = 1
+const baseFormat = 2
 
 func (b *Builder) dir() string { return filepath.Join(b.State, "cache", "apps") }
 
@@ -149,14 +150,15 @@ func (b *Builder) base(ctx context.Context) error {
 			return err
 		}
 		defer os.RemoveAll(tmp)
-		tree := filepath.Join(tmp, "tree")
+		// A tar file keeps owners and modes.
+		tree := filepath.Join(tmp, "tree.tar")
 		if err := image.Base(ctx, task, tree, "testing", []string{"ca-certificates"}); err != nil {
 			return err
 		}
 		name := filepath.Base(tmp)
 		for _, args := range [][]string{
 			{"from", "--name", name, "scratch"},
-			{"copy", "--quiet", name, tree, "/"},
+			{"add", "--quiet", name, tree, "/"},
 			{"config", "--cmd", "/bin/sh", "--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", "--env", "DEBIAN_FRONTEND=noninteractive", name},
 			{"commit", "--quiet", "--rm", name, BaseImage},
 		} {
@@ -195,30 +197,31 @@ func (b *Builder) key(i Image) (string, error) {
 	if err := enc.Encode([]any{"app image", baseFormat, i.Programs}); err != nil {
 		return "", err
 	}
-	var files []string
+	files := map[string]string{} // by the name in the context
 	if err := filepath.WalkDir(i.Context, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			files = append(files, path)
+		if err != nil || d.IsDir() {
+			return err
 		}
+		rel, err := filepath.Rel(i.Context, path)
+		files[rel] = path
 		return err
 	}); err != nil {
 		return "", err
 	}
 	for _, p := range i.Programs {
-		files = append(files, filepath.Join(b.Binaries, p))
+		files[p] = filepath.Join(b.Binaries, p)
 	}
-	slices.Sort(files)
-	for _, f := range files {
-		data, err := os.ReadFile(f)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		data, err := os.ReadFile(files[name])
 		if err != nil {
 			return "", err
 		}
-		info, err := os.Stat(f)
+		info, err := os.Stat(files[name])
 		if err != nil {
 			return "", err
 		}
 		sum := sha256.Sum256(data)
-		if err := enc.Encode([]any{filepath.Base(filepath.Dir(f)), filepath.Base(f), info.Mode().Perm() & 0o111, hex.EncodeToString(sum[:])}); err != nil {
+		if err := enc.Encode([]any{name, info.Mode().Perm() & 0o111, hex.EncodeToString(sum[:])}); err != nil {
 			return "", err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,10 +48,16 @@ func Deploy(ctx context.Context, c Cluster, a *App, builds []Built) (Result, err
 		return r, err
 	}
 	refs := map[string]string{}
-	http := &http.Client{Transport: &http.Transport{TLSClientConfig: c.Access.ClientTLS(), MaxIdleConnsPerHost: 4}}
+	http := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: c.Access.ClientTLS(), MaxIdleConnsPerHost: 4,
+		DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext, TLSHandshakeTimeout: dialTimeout,
+	}}
 	defer http.CloseIdleConnections()
 	for _, b := range builds {
 		refs[b.Name] = fmt.Sprintf("%s/%s/%s@%s", net.JoinHostPort("127.0.0.1", strconv.Itoa(node.ImagePort)), a.Name, b.Name, b.Digest)
+	}
+	if err := foreign(ctx, c.Client, a); err != nil {
+		return r, err
 	}
 	have, err := deployed(ctx, c.Client, a.Name)
 	if err != nil {
@@ -77,6 +84,35 @@ func Deploy(ctx context.Context, c Cluster, a *App, builds []Built) (Result, err
 	}
 	r.Front, err = FrontURL(ctx, c.Client, a)
 	return r, err
+}
+
+// dialTimeout is for reaching one machine: one that is lost holds nobody up.
+const dialTimeout = 3 * time.Second
+
+// foreign refuses to take over units that are another app's, or nobody's.
+func foreign(ctx context.Context, c *client.Client, a *App) error {
+	var names []string
+	for _, u := range a.Units {
+		names = append(names, u.Names...)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	list, err := c.Units(ctx, names, false, 0)
+	if err != nil {
+		return err
+	}
+	for _, u := range list.Units {
+		if u.Hash == "" || u.App == a.Name {
+			continue
+		}
+		owner := "app " + u.App
+		if u.App == "" {
+			owner = "no app"
+		}
+		return fmt.Errorf("unit %s exists already and belongs to %s; name it otherwise in %s, or destroy the other one", u.Name, owner, filepath.Join(a.Dir, "app.hcl"))
+	}
+	return nil
 }
 
 // deployed lists the app's units that the cluster has.

@@ -212,7 +212,15 @@ func (p *Provider) plug(ctx context.Context, m *machine) error {
 	)
 }
 
+// unplug takes the cable away first: the kernel removes a namespace, and what
+// is in it, some time after it was told to.
 func (p *Provider) unplug(ctx context.Context, index int) error {
+	if exists(nsPath(p.clusterNS())) {
+		out, err := exec.CommandContext(ctx, "ip", "-n", p.clusterNS(), "link", "delete", port(index)).CombinedOutput()
+		if err != nil && !bytes.Contains(out, []byte("Cannot find device")) {
+			return fmt.Errorf("taking away %s: %w: %s", port(index), err, bytes.TrimSpace(out))
+		}
+	}
 	if !exists(nsPath(p.machineNS(index))) {
 		return nil
 	}

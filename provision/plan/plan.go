@@ -208,9 +208,9 @@ func (m *maker) guardQuorum() error {
 		voters++
 		if o, ok := m.observed[name]; ok && o.Running {
 			alive++
-			if w, ok := m.wanted[name]; ok && w.Etcd {
-				staying++
-			}
+		}
+		if w, ok := m.wanted[name]; ok && w.Etcd {
+			staying++
 		}
 	}
 	if voters == 0 {
