@@ -67,21 +67,39 @@ func (s *Store) followOnce(ctx context.Context, prefix string, f func(change) er
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	watch := s.client.Watch(ctx, s.key(prefix), clientv3.WithPrefix(), clientv3.WithRev(snapshot.revision+1), clientv3.WithProgressNotify())
-	for resp := range watch {
-		if err := resp.Err(); err != nil {
-			return err
-		}
-		// A watch goes on, by its number alone, on an etcd that was made anew.
-		if id := resp.Header.ClusterId; id != snapshot.cluster {
-			return fmt.Errorf("another etcd cluster answers: %x, not %x", id, snapshot.cluster)
-		}
-		c := change{revision: resp.Header.Revision, events: resp.Events, progress: len(resp.Events) == 0}
-		if err := f(c); err != nil {
-			return err
+	// What a snapshot means depends on whose store it is: with another
+	// identity all is read anew.
+	identity := s.client.Watch(ctx, s.key(keySchema), clientv3.WithRev(snapshot.revision+1))
+	for {
+		select {
+		case resp, ok := <-identity:
+			if err := resp.Err(); err != nil || !ok {
+				return errors.Join(err, errWatchEnded)
+			}
+			if len(resp.Events) > 0 && prefix != "" {
+				return errIdentity
+			}
+		case resp, ok := <-watch:
+			if err := resp.Err(); err != nil || !ok {
+				return errors.Join(err, errWatchEnded)
+			}
+			// A watch goes on, by its number alone, on an etcd that was made
+			// anew.
+			if id := resp.Header.ClusterId; id != snapshot.cluster {
+				return fmt.Errorf("another etcd cluster answers: %x, not %x", id, snapshot.cluster)
+			}
+			c := change{revision: resp.Header.Revision, events: resp.Events, progress: len(resp.Events) == 0}
+			if err := f(c); err != nil {
+				return err
+			}
 		}
 	}
-	return errors.New("etcd ended the watch")
 }
+
+var (
+	errWatchEnded = errors.New("etcd ended the watch")
+	errIdentity   = errors.New("the store's identity was written")
+)
 
 // list reads all keys below a prefix, page by page, and the schema, at one
 // revision.
