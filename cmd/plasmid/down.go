@@ -47,12 +47,10 @@ func down(cmd *cobra.Command, g *globals) error {
 	if err != nil {
 		return err
 	}
+	// What is left of a network may not look like one: it was cut off, or the
+	// host was rebooted.
+	in.Network = in.Network || len(left) > 0
 	p := plan.Destroy(in)
-	if p.Empty() && len(left) > 0 {
-		// Cut off between the last machine and the network.
-		in.Network = true
-		p = plan.Destroy(in)
-	}
 	if !p.Empty() {
 		printPlan(cmd.ErrOrStderr(), p)
 		if err := g.confirm("Destroy all of this?"); err != nil {

@@ -53,15 +53,16 @@ func newLocalCommand(g *globals) *cobra.Command {
 	cmd.AddCommand(
 		each("power-off", "Take the power away, at once", func(cmd *cobra.Command, p *local.Provider, n string) error { return p.PowerOff(cmd.Context(), n) }),
 		each("power-on", "Boot machines that are off", func(cmd *cobra.Command, p *local.Provider, n string) error { return p.Start(cmd.Context(), n) }),
-		each("unplug", "Cut the network cable", func(cmd *cobra.Command, p *local.Provider, n string) error { return p.Partition(cmd.Context(), n) }),
-		each("plug", "Mend the network cable", func(cmd *cobra.Command, p *local.Provider, n string) error { return p.Heal(cmd.Context(), n) }),
+		each("shut-down", "Shut down as the power button does, and wait", func(cmd *cobra.Command, p *local.Provider, n string) error { return p.Stop(cmd.Context(), n) }),
+		each("unplug", "Cut off from the network", func(cmd *cobra.Command, p *local.Provider, n string) error { return p.Partition(cmd.Context(), n) }),
+		each("plug", "Connect to the network again", func(cmd *cobra.Command, p *local.Provider, n string) error { return p.Heal(cmd.Context(), n) }),
 		run,
 		&cobra.Command{
-			Use:    "supervise DIR NAMESPACE GROUP",
+			Use:    "supervise DIR",
 			Hidden: true, // what keeps a machine running; plasmid starts it
-			Args:   cobra.ExactArgs(3),
+			Args:   cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return local.Supervise(cmd.Context(), args[0], args[1], args[2])
+				return local.Supervise(cmd.Context(), args[0])
 			},
 		},
 	)

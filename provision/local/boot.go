@@ -1,7 +1,10 @@
 package local
 
 // The scripts that boot a machine. Each runs in a mount namespace of its own,
-// so its mounts vanish with the machine; both end in systemd-nspawn.
+// so its mounts vanish with the machine; both end in systemd-nspawn. The
+// namespace is a slave of the host's: were it private, its copies of the
+// mounts in /run/netns would keep the other machines' networks alive after
+// they are gone.
 //
 // On the options: there is no service manager to register with, so --keep-unit
 // and --register=no; a given network namespace brings no right to configure
@@ -24,7 +27,6 @@ exec systemd-nspawn --quiet "$@" --boot --directory="$DIR/root" --machine="$NAME
 // in v1 are made before, so that Docker in it starts from there and the
 // machine's own limits hold.
 const bootHybrid = `
-mount --make-rprivate /
 while IFS=: read -r id controllers path; do
 	[ "$id" != 0 ] && [ -n "$controllers" ] || continue
 	name=${controllers#name=}
@@ -32,14 +34,12 @@ while IFS=: read -r id controllers path; do
 	[ -d "$root" ] || continue
 	group=$root${path%/}/$GROUP
 	mkdir -p "$group"
-	case $name in
-	cpuset)
+	case ,$name, in *,cpuset,*)
 		cat "$root${path%/}/cpuset.cpus" >"$group/cpuset.cpus"
 		cat "$root${path%/}/cpuset.mems" >"$group/cpuset.mems"
-		;;
-	memory) [ "$MEMORY" = 0 ] || echo "$MEMORY" >"$group/memory.limit_in_bytes" ;;
-	cpu) [ "$QUOTA" = 0 ] || echo "$QUOTA" >"$group/cpu.cfs_quota_us" ;;
 	esac
+	case ,$name, in *,memory,*) [ "$MEMORY" = 0 ] || echo "$MEMORY" >"$group/memory.limit_in_bytes" ;; esac
+	case ,$name, in *,cpu,*) [ "$QUOTA" = 0 ] || echo "$QUOTA" >"$group/cpu.cfs_quota_us" ;; esac
 	echo $$ >"$group/cgroup.procs"
 done </proc/self/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -52,7 +52,6 @@ set -- --keep-unit --register=no
 // for a scope below a slice that is named as the machine's cgroup elsewhere;
 // where it does not, the cgroup is made by hand.
 const bootUnified = `
-mount --make-rprivate /
 if [ -d /run/systemd/system ]; then
 	set -- --register=no --slice="$GROUP.slice"
 	[ "$MEMORY" = 0 ] || set -- "$@" --property=MemoryMax="$MEMORY"

@@ -13,13 +13,22 @@ import (
 	"syscall"
 )
 
-const cgroupRoot = "/sys/fs/cgroup"
-
-// hybridHost reports whether this host has its resource controllers on
-// cgroup v1, so that v2 has none to give to the machines.
+// hybridHost reports whether this host has its memory controller on cgroup v1,
+// so that v2 can't limit what the machines and their containers use.
 func hybridHost() bool {
-	data, err := os.ReadFile(filepath.Join(cgroupRoot, "cgroup.controllers"))
-	return err != nil || !slices.Contains(strings.Fields(string(data)), "memory")
+	data, err := os.ReadFile("/proc/self/cgroup")
+	return err == nil && memoryOnV1(string(data))
+}
+
+// memoryOnV1 reads the contents of /proc/<pid>/cgroup: lines of number,
+// controllers and path, of which v2's is number 0 and names no controllers.
+func memoryOnV1(cgroups string) bool {
+	for line := range strings.Lines(cgroups) {
+		if f := strings.SplitN(line, ":", 3); len(f) == 3 && f[0] != "0" && slices.Contains(strings.Split(f[1], ","), "memory") {
+			return true
+		}
+	}
+	return false
 }
 
 // group is the name of a machine's cgroup in every hierarchy, or of its slice

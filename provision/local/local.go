@@ -19,6 +19,10 @@ import (
 	"plasmid/provision/plan"
 )
 
+// hostKeyTimeout is how long cloud-init in a machine may take to make its SSH
+// host key, on a busy host.
+const hostKeyTimeout = 5 * time.Minute
+
 // Provider runs the machines of one cluster.
 type Provider struct {
 	cluster string
@@ -43,7 +47,7 @@ func New(c Config) (*Provider, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("local machines need root: they have network namespaces and mounts of their own; use sudo")
 	}
-	for _, tool := range []string{"systemd-nspawn", "ip", "nsenter"} {
+	for _, tool := range []string{"systemd-nspawn", "ip", "nsenter", "unshare"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return nil, fmt.Errorf("%s is not installed; run: make deps", tool)
 		}
@@ -52,23 +56,53 @@ func New(c Config) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
+	state, err := realPath(c.State)
+	if err != nil {
+		return nil, err
+	}
 	return &Provider{
 		cluster: c.Cluster,
-		dir:     filepath.Join(c.State, "clusters", c.Cluster, "local"),
+		dir:     filepath.Join(state, "clusters", c.Cluster, "local"),
 		cidr:    c.CIDR, tree: c.Tree, sshKeys: c.SSHKeys, self: self,
 	}, nil
 }
 
+// realPath is the one path that a directory has, though it need not exist yet:
+// the names of the cluster's things in the kernel depend on it.
+func realPath(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	real, err := filepath.EvalSymlinks(dir)
+	if errors.Is(err, fs.ErrNotExist) && dir != "/" {
+		parent, err := realPath(filepath.Dir(dir))
+		return filepath.Join(parent, filepath.Base(dir)), err
+	}
+	return real, err
+}
+
+// open returns the machine that lives in a directory, with its provider, for
+// the supervisor, which is told nothing else.
+func open(dir string) (*Provider, *machine, error) {
+	local := filepath.Dir(filepath.Dir(dir))
+	p := &Provider{cluster: filepath.Base(filepath.Dir(local)), dir: local}
+	m, err := p.load(filepath.Base(dir))
+	return p, m, err
+}
+
 // tag is what every name in the kernel that belongs to the cluster begins
-// with. Interface names have room for 15 bytes only.
+// with. Interface names have room for 15 bytes only. It is of the directory,
+// since clusters in two state directories may have the same name.
 func (p *Provider) tag() string {
-	sum := sha256.Sum256([]byte(p.cluster))
+	sum := sha256.Sum256([]byte(p.dir))
 	return "pl" + hex.EncodeToString(sum[:3])
 }
 
 func (p *Provider) machineDir(name string) string { return filepath.Join(p.dir, "machines", name) }
 
-// Observe finds the network and the machines.
+// Observe finds the network and the machines. A machine runs if it boots, is
+// up or is shutting down, and is plugged in.
 func (p *Provider) Observe(ctx context.Context) (bool, []plan.Observed, error) {
 	n, err := p.loadNetwork()
 	if err != nil {
@@ -78,14 +112,18 @@ func (p *Provider) Observe(ctx context.Context) (bool, []plan.Observed, error) {
 	if err != nil {
 		return false, nil, err
 	}
+	ports, err := links(ctx, p.clusterNS())
+	if err != nil {
+		return false, nil, err
+	}
 	var out []plan.Observed
 	for _, m := range ms {
 		out = append(out, plan.Observed{
 			Name: m.Name, Group: m.Group, Image: m.Image, PrivateIPv4: m.Address, PublicIPv4: m.Address,
-			Running: m.running() && p.namespaceExists(m), Complete: m.Complete,
+			Running: m.running() && ports[port(m.Index)], Complete: m.Complete,
 		})
 	}
-	return n != nil && p.networkUp(n), out, nil
+	return n != nil && p.wants(n) && p.networkUp(), out, nil
 }
 
 // Do carries out a step for the network or a machine.
@@ -107,11 +145,21 @@ func (p *Provider) Do(ctx context.Context, s plan.Step) error {
 
 // HostKey reads the key from the machine's disk, where nobody comes between.
 func (p *Provider) HostKey(ctx context.Context, name string) (ssh.PublicKey, error) {
-	file := filepath.Join(p.machineDir(name), "upper/etc/ssh/ssh_host_ed25519_key.pub")
+	m, err := p.load(name)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, hostKeyTimeout)
+	defer cancel()
 	var key ssh.PublicKey
-	err := until(ctx, func() error {
-		data, err := os.ReadFile(file)
+	off := false
+	err = until(ctx, func() error {
+		data, err := os.ReadFile(filepath.Join(m.dir, "upper/etc/ssh/ssh_host_ed25519_key.pub"))
 		if err != nil {
+			off = !m.running()
+			if off {
+				return nil // it will make none
+			}
 			return err
 		}
 		key, _, _, _, err = ssh.ParseAuthorizedKey(data)
@@ -120,7 +168,14 @@ func (p *Provider) HostKey(ctx context.Context, name string) (ssh.PublicKey, err
 	if err != nil {
 		return nil, fmt.Errorf("machine %s has made no SSH host key yet; its console is in %s: %w", name, p.consoleLog(name), err)
 	}
+	if off {
+		return nil, fmt.Errorf("machine %s is off and has made no SSH host key; the reason may be in %s; start it with: plasmid up", name, p.consoleLog(name))
+	}
 	return key, nil
+}
+
+func (p *Provider) consoleLog(name string) string {
+	return filepath.Join(p.machineDir(name), "console.log")
 }
 
 // until calls f until it returns nil or ctx ends. It serves for what can't be

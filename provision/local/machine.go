@@ -3,7 +3,6 @@ package local
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -12,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -93,7 +91,7 @@ func (p *Provider) allot(want plan.Machine) (*machine, error) {
 	var id [16]byte
 	rand.Read(id[:])
 	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80 // a random UUID, RFC 9562 version 4
-	m.UUID = hex.EncodeToString(id[:])
+	m.UUID = fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 	m.MAC = fmt.Sprintf("02:%s:%02x:%02x", p.macPart(), m.Index>>8, m.Index&0xff)
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return nil, err
@@ -127,7 +125,7 @@ func (m *machine) writeDisk(p *Provider, tree string) error {
 		return err
 	}
 	for _, d := range []string{"upper", "work", "root", "docker", "containerd"} {
-		if err := os.MkdirAll(filepath.Join(m.dir, d), 0o755); err != nil {
+		if err := makeDir(m.dir, d); err != nil {
 			return err
 		}
 	}
@@ -148,12 +146,8 @@ func (m *machine) writeDisk(p *Provider, tree string) error {
 		}
 	}
 	for path, f := range files {
-		name := filepath.Join(m.dir, "upper", path)
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(name, f.data, f.mode); err != nil {
-			return err
+		if err := f.write(filepath.Join(m.dir, "upper"), path); err != nil {
+			return fmt.Errorf("making the disk of machine %s: %w", m.Name, err)
 		}
 	}
 	if err := os.Remove(filepath.Join(m.dir, "tree")); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -173,6 +167,35 @@ type file struct {
 	mode os.FileMode
 }
 
+// write makes the file at a path below root, with the mode it is to have,
+// whatever this process's umask.
+func (f file) write(root, path string) error {
+	if err := makeDir(root, filepath.Dir(path)); err != nil {
+		return err
+	}
+	name := filepath.Join(root, path)
+	if err := os.WriteFile(name, f.data, f.mode); err != nil {
+		return err
+	}
+	return os.Chmod(name, f.mode)
+}
+
+// makeDir makes the directories of a path below root. They cover the image's
+// own, so that everybody must be able to enter them.
+func makeDir(root, path string) error {
+	dir := root
+	for _, d := range strings.Split(path, "/") {
+		dir = filepath.Join(dir, d)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		if err := os.Chmod(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // delete takes a machine away with all it has, whatever state it is in.
 func (p *Provider) delete(ctx context.Context, name string) error {
 	m, err := p.load(name)
@@ -183,11 +206,5 @@ func (p *Provider) delete(ctx context.Context, name string) error {
 	if err := p.PowerOff(ctx, name); err != nil {
 		return err
 	}
-	if err := p.unplug(ctx, m.Index); err != nil {
-		return err
-	}
 	return os.RemoveAll(m.dir)
 }
-
-// kill ends a process and reports whether it was there.
-func kill(pid int, sig syscall.Signal) bool { return syscall.Kill(pid, sig) == nil }

@@ -1,7 +1,6 @@
 package local
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,36 +51,28 @@ func (n *network) address(i int) (netip.Addr, int, error) {
 	v := uint32(a[0])<<24 | uint32(a[1])<<16 | uint32(a[2])<<8 | uint32(a[3])
 	v += uint32(i)
 	addr := netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
-	if !prefix.Contains(addr) {
+	// The last address is the broadcast's.
+	if !prefix.Contains(addr) || !prefix.Contains(addr.Next()) {
 		return addr, 0, fmt.Errorf("network %s has no room for host %d", n.CIDR, i)
 	}
 	return addr, prefix.Bits(), nil
 }
 
-// clusterNS is the network namespace that holds the bridge. The host's own
-// firewall has no say in it.
-func (p *Provider) clusterNS() string { return "plasmid-" + p.tag() }
-
-func (p *Provider) machineNS(index int) string { return fmt.Sprintf("plasmid-%s-%d", p.tag(), index) }
-
 // port is the bridge's end of a machine's cable.
 func port(index int) string { return fmt.Sprintf("port%d", index) }
 
-func nsPath(ns string) string { return filepath.Join("/run/netns", ns) }
+// hostLink is the host's end of its cable to the bridge.
+func (p *Provider) hostLink() string { return p.tag() }
 
-func exists(name string) bool {
-	_, err := os.Lstat(name)
-	return err == nil
+// networkUp reports whether all of the network is there: putting up the
+// host's end of the cable is the last thing that createNetwork does.
+func (p *Provider) networkUp() bool {
+	state, err := os.ReadFile(filepath.Join("/sys/class/net", p.hostLink(), "operstate"))
+	return err == nil && strings.TrimSpace(string(state)) == "up"
 }
-
-func (p *Provider) networkUp(*network) bool {
-	return exists(nsPath(p.clusterNS())) && exists(filepath.Join("/sys/class/net", p.tag()))
-}
-
-func (p *Provider) namespaceExists(m *machine) bool { return exists(nsPath(p.machineNS(m.Index))) }
 
 // createNetwork makes the cluster's namespace and bridge, and a cable from the
-// bridge to the host.
+// bridge to the host. What is there already stays: machines may hang on it.
 func (p *Provider) createNetwork(ctx context.Context) error {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
 		return err
@@ -94,24 +85,27 @@ func (p *Provider) createNetwork(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ns, link := p.clusterNS(), p.tag()
-	if p.networkUp(n) {
-		return nil
-	}
-	// What is there of a network that was cut off is made anew.
-	if err := p.removeLinks(ctx); err != nil {
+	ns, link := p.clusterNS(), p.hostLink()
+	if err := addNS(ctx, ns); err != nil {
 		return err
 	}
-	return ip(ctx,
-		"netns add "+ns,
-		"-n "+ns+" link set lo up",
-		"-n "+ns+" link add "+bridge+" type bridge",
+	there, err := links(ctx, ns)
+	if err != nil {
+		return err
+	}
+	commands := []string{"-n " + ns + " link set lo up"}
+	if !there[bridge] {
+		commands = append(commands, "-n "+ns+" link add "+bridge+" type bridge")
+	}
+	if !exists(filepath.Join("/sys/class/net", link)) {
+		commands = append(commands, "link add "+link+" type veth peer name host netns "+ns)
+	}
+	return ip(ctx, append(commands,
 		"-n "+ns+" link set "+bridge+" up",
-		"link add "+link+" type veth peer name host netns "+ns,
 		"-n "+ns+" link set host master "+bridge+" up",
-		fmt.Sprintf("address add %s/%d dev %s", host, bits, link),
+		fmt.Sprintf("address replace %s/%d dev %s", host, bits, link),
 		"link set "+link+" up",
-	)
+	)...)
 }
 
 // chooseNetwork returns the network that is recorded, or records one. Clusters
@@ -119,6 +113,9 @@ func (p *Provider) createNetwork(ctx context.Context) error {
 func (p *Provider) chooseNetwork(ctx context.Context) (*network, error) {
 	n, err := p.loadNetwork()
 	if err != nil || n != nil {
+		if err == nil && !p.wants(n) {
+			err = fmt.Errorf("cluster %s has network %s, the cluster file says %s; put it back, or take the cluster down first: plasmid down", p.cluster, n.CIDR, p.cidr)
+		}
 		return n, err
 	}
 	lock, err := os.OpenFile(filepath.Join(filepath.Dir(filepath.Dir(p.dir)), ".networks.lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -143,6 +140,9 @@ func (p *Provider) chooseNetwork(ctx context.Context) (*network, error) {
 	}
 	return n, writeJSON(filepath.Join(p.dir, "network.json"), n)
 }
+
+// wants reports whether the network is the one that the cluster file names.
+func (p *Provider) wants(n *network) bool { return p.cidr == "" || p.cidr == n.CIDR }
 
 // takenNetworks are the host's routes and the networks of other clusters.
 func (p *Provider) takenNetworks(ctx context.Context) (map[netip.Prefix]string, error) {
@@ -187,88 +187,97 @@ func firstFree(taken map[netip.Prefix]string) string {
 	return ""
 }
 
-// overlapping says what the prefix collides with. A default route is no
-// obstacle.
+// widest is the size of network that a route counts from. Wider ones are a
+// default route, or the halves that VPNs make of it.
+const widest = 8
+
+// overlapping says what the prefix collides with.
 func overlapping(prefix netip.Prefix, taken map[netip.Prefix]string) string {
 	for t, by := range taken {
-		if t.Bits() > 0 && t.Overlaps(prefix) {
+		if t.Bits() >= widest && t.Overlaps(prefix) {
 			return by
 		}
 	}
 	return ""
 }
 
-// plug makes a machine's namespace and its cable to the bridge.
+// plug makes a machine's namespace and its cable to the bridge, as far as they
+// are missing.
 func (p *Provider) plug(ctx context.Context, m *machine) error {
 	ns, link := p.machineNS(m.Index), port(m.Index)
-	if exists(nsPath(ns)) {
-		return nil
+	if !alive(p.clusterNS()) {
+		return fmt.Errorf("the network of cluster %s is missing; make it with: plasmid up", p.cluster)
 	}
-	return ip(ctx,
-		"netns add "+ns,
-		fmt.Sprintf("-n %s link add %s type veth peer name host0 address %s netns %s", p.clusterNS(), link, m.MAC, ns),
-		"-n "+p.clusterNS()+" link set "+link+" master "+bridge+" up",
-		"-n "+ns+" link set lo up",
-	)
+	if err := addNS(ctx, ns); err != nil {
+		return err
+	}
+	ports, err := links(ctx, p.clusterNS())
+	if err != nil {
+		return err
+	}
+	commands := []string{"-n " + ns + " link set lo up"}
+	if !ports[link] {
+		commands = append(commands, fmt.Sprintf("-n %s link add %s type veth peer name host0 address %s netns %s", p.clusterNS(), link, m.MAC, ns))
+	}
+	return ip(ctx, append(commands, "-n "+p.clusterNS()+" link set "+link+" master "+bridge+" up")...)
 }
 
-// unplug takes the cable away first: the kernel removes a namespace, and what
-// is in it, some time after it was told to.
+// unplug takes away what plug made. The cable goes first: the kernel takes its
+// time with a namespace's interfaces.
 func (p *Provider) unplug(ctx context.Context, index int) error {
-	if exists(nsPath(p.clusterNS())) {
-		out, err := exec.CommandContext(ctx, "ip", "-n", p.clusterNS(), "link", "delete", port(index)).CombinedOutput()
-		if err != nil && !bytes.Contains(out, []byte("Cannot find device")) {
-			return fmt.Errorf("taking away %s: %w: %s", port(index), err, bytes.TrimSpace(out))
+	ports, err := links(ctx, p.clusterNS())
+	if err != nil {
+		return err
+	}
+	if ports[port(index)] {
+		if err := ip(ctx, "-n "+p.clusterNS()+" link delete "+port(index)); err != nil {
+			return err
 		}
 	}
-	if !exists(nsPath(p.machineNS(index))) {
-		return nil
-	}
-	return ip(ctx, "netns delete "+p.machineNS(index))
+	return removeNS(ctx, p.machineNS(index))
 }
 
-// Partition cuts a machine's cable; Heal mends it. Both are for tests.
+// Partition makes the bridge drop all that a machine sends and all that is
+// sent to it, the host's included; the machine's link stays up. Heal ends
+// that.
 func (p *Provider) Partition(ctx context.Context, name string) error {
-	return p.cable(ctx, name, "down")
+	return p.setPort(ctx, name, "0") // disabled
 }
 
-// Heal mends the cable that Partition cut.
-func (p *Provider) Heal(ctx context.Context, name string) error { return p.cable(ctx, name, "up") }
+// Heal ends what Partition began.
+func (p *Provider) Heal(ctx context.Context, name string) error {
+	return p.setPort(ctx, name, "3") // forwarding
+}
 
-func (p *Provider) cable(ctx context.Context, name, state string) error {
+// setPort sets the state of the bridge's port, as the spanning tree protocol
+// numbers them.
+func (p *Provider) setPort(ctx context.Context, name, state string) error {
 	m, err := p.load(name)
 	if err != nil {
 		return err
 	}
-	return ip(ctx, "-n "+p.clusterNS()+" link set "+port(m.Index)+" "+state)
+	return ip(ctx, "-n "+p.clusterNS()+" link set "+port(m.Index)+" type bridge_slave state "+state)
 }
 
+// deleteNetwork removes all that the kernel and the disk still have of the
+// cluster, known or not.
 func (p *Provider) deleteNetwork(ctx context.Context) error {
-	if err := p.removeLinks(ctx); err != nil {
+	if err := p.killStrays(ctx); err != nil {
 		return err
 	}
-	return os.RemoveAll(p.dir)
-}
-
-// removeLinks takes away what createNetwork made, as far as it is there.
-func (p *Provider) removeLinks(ctx context.Context) error {
-	var commands []string
-	if exists(filepath.Join("/sys/class/net", p.tag())) {
-		commands = append(commands, "link delete "+p.tag())
-	}
-	if exists(nsPath(p.clusterNS())) {
-		commands = append(commands, "netns delete "+p.clusterNS())
-	}
-	return ip(ctx, commands...)
-}
-
-// ip runs commands of iproute2 one after the other.
-func ip(ctx context.Context, commands ...string) error {
-	for _, c := range commands {
-		cmd := exec.CommandContext(ctx, "ip", strings.Fields(c)...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("ip %s: %w: %s", c, err, bytes.TrimSpace(out))
+	if exists(filepath.Join("/sys/class/net", p.hostLink())) {
+		if err := ip(ctx, "link delete "+p.hostLink()); err != nil {
+			return err
 		}
 	}
-	return nil
+	namespaces, err := p.namespaces()
+	if err != nil {
+		return err
+	}
+	for _, ns := range namespaces {
+		if err := removeNS(ctx, ns); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(p.dir)
 }

@@ -2,22 +2,25 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Sweep asks the kernel and the disk, not our own notes, what is left of the
 // cluster.
 func (p *Provider) Sweep(context.Context) ([]string, error) {
 	var left []string
-	namespaces, err := filepath.Glob("/run/netns/" + p.clusterNS() + "*")
+	namespaces, err := p.namespaces()
 	if err != nil {
 		return nil, err
 	}
 	for _, n := range namespaces {
-		left = append(left, "network namespace "+filepath.Base(n))
+		left = append(left, "network namespace "+n)
 	}
 	links, err := filepath.Glob("/sys/class/net/" + p.tag() + "*")
 	if err != nil {
@@ -37,7 +40,9 @@ func (p *Provider) Sweep(context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	left = append(left, processes...)
+	for _, pr := range processes {
+		left = append(left, fmt.Sprintf("process %d: %s", pr.pid, pr.args))
+	}
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return nil, err
@@ -53,22 +58,72 @@ func (p *Provider) Sweep(context.Context) ([]string, error) {
 	return left, nil
 }
 
+// namespaces lists the cluster's network namespaces.
+func (p *Provider) namespaces() ([]string, error) {
+	var names []string
+	for _, pattern := range []string{p.clusterNS(), p.clusterNS() + "-*"} {
+		files, err := filepath.Glob(nsPath(pattern))
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			names = append(names, filepath.Base(f))
+		}
+	}
+	return names, nil
+}
+
+type process struct {
+	pid  int
+	args string
+}
+
 // processes finds supervisors and systemd-nspawn by their arguments.
-func (p *Provider) processes() ([]string, error) {
+func (p *Provider) processes() ([]process, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		return nil, err
 	}
-	var left []string
+	var found []process
 	for _, f := range files {
 		data, err := os.ReadFile(f)
 		if err != nil {
 			continue // it has ended
 		}
-		args := strings.ReplaceAll(string(data), "\x00", " ")
-		if strings.Contains(args, p.dir+"/machines/") && (strings.Contains(args, "supervise") || strings.Contains(args, "systemd-nspawn")) {
-			left = append(left, fmt.Sprintf("process %s: %s", filepath.Base(filepath.Dir(f)), args))
+		args := strings.TrimSpace(strings.ReplaceAll(string(data), "\x00", " "))
+		if !strings.Contains(args, p.dir+"/machines/") || !strings.Contains(args, "supervise") && !strings.Contains(args, "systemd-nspawn") {
+			continue
 		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, process{pid, args})
 	}
-	return left, nil
+	return found, nil
+}
+
+// killStrays ends what runs of the cluster, also of machines that nothing is
+// known of any more.
+func (p *Provider) killStrays(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, powerOffTimeout)
+	defer cancel()
+	return until(ctx, func() error {
+		strays, err := p.processes()
+		if err != nil {
+			return err
+		}
+		for _, s := range strays {
+			if err := syscall.Kill(s.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return err
+			}
+		}
+		if err := killGroup(ctx, p.tag()+"_*"); err != nil {
+			return err
+		}
+		if len(strays) > 0 {
+			return fmt.Errorf("process %d is still ending: %s", strays[0].pid, strays[0].args)
+		}
+		return nil
+	})
 }
