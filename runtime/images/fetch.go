@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,14 +79,37 @@ func (f *Fetcher) Ensure(ctx context.Context, ref string) error {
 }
 
 func (f *Fetcher) ensure(ctx context.Context, ref string) error {
-	if name, digest, ok := strings.Cut(ref, "@"); ok && strings.HasPrefix(name, f.Registry+"/") {
-		d, err := ParseDigest(digest)
-		if err != nil {
-			return err
+	name, digest, ok := strings.Cut(ref, "@")
+	if !ok || !strings.HasPrefix(name, f.Registry+"/") {
+		return f.Docker.Pull(ctx, ref)
+	}
+	d, err := ParseDigest(digest)
+	if err != nil {
+		return err
+	}
+	blobs, err := f.complete(ctx, d)
+	if err != nil {
+		return err
+	}
+	err = f.Docker.Pull(ctx, ref)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	// Docker checks what it reads. What this machine's disk spoiled is
+	// fetched again from those that still have it.
+	dropped := false
+	for _, b := range append(blobs, d) {
+		bad, derr := f.Store.dropDamaged(b)
+		if derr != nil {
+			return errors.Join(err, derr)
 		}
-		if err := f.complete(ctx, d); err != nil {
-			return err
-		}
+		dropped = dropped || bad
+	}
+	if !dropped {
+		return err
+	}
+	if _, err := f.complete(ctx, d); err != nil {
+		return err
 	}
 	return f.Docker.Pull(ctx, ref)
 }
@@ -118,61 +142,84 @@ func manifestBlobs(data []byte) ([]Digest, error) {
 	return ds, nil
 }
 
-// complete fetches the manifest and all it names, as far as they are missing.
-func (f *Fetcher) complete(ctx context.Context, d Digest) error {
-	if err := f.fetch(ctx, d); err != nil {
-		return err
+// complete fetches the manifest and all it names, as far as they are missing,
+// and lists what it names.
+func (f *Fetcher) complete(ctx context.Context, d Digest) ([]Digest, error) {
+	peers := &peers{endpoints: f.Peers()}
+	if err := f.fetch(ctx, peers, d); err != nil {
+		return nil, err
 	}
-	file, err := f.Store.Get(d)
+	blobs, err := f.Store.named(d)
 	if err != nil {
-		return err
-	}
-	data, err := io.ReadAll(io.LimitReader(file, maxManifest))
-	file.Close()
-	if err != nil {
-		return err
-	}
-	blobs, err := manifestBlobs(data)
-	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, b := range blobs {
-		if err := f.fetch(ctx, b); err != nil {
-			return err
+		if err := f.fetch(ctx, peers, b); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return blobs, nil
+}
+
+// named lists the blobs that the manifest d names.
+func (s *Store) named(d Digest) ([]Digest, error) {
+	file, err := s.Get(d)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxManifest))
+	if err != nil {
+		return nil, err
+	}
+	return manifestBlobs(data)
+}
+
+// peers are the machines to ask, those that failed last at the end, so that a
+// machine that is away costs its time-out once and not once a blob.
+type peers struct{ endpoints []string }
+
+func (p *peers) failed(endpoint string) {
+	p.endpoints = append(slices.DeleteFunc(p.endpoints, func(e string) bool { return e == endpoint }), endpoint)
 }
 
 // fetch asks one peer after the other for a blob.
-func (f *Fetcher) fetch(ctx context.Context, d Digest) error {
+func (f *Fetcher) fetch(ctx context.Context, p *peers, d Digest) error {
 	if f.Store.Has(d) {
 		return nil
 	}
-	peers := f.Peers()
 	var errs []error
-	for _, p := range peers {
-		err := f.fetchFrom(ctx, p, d)
+	for _, e := range slices.Clone(p.endpoints) {
+		err := f.fetchFrom(ctx, e, d)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
 		errs = append(errs, err)
+		p.failed(e)
 	}
-	return fmt.Errorf("blob %s is on none of %d other machines: %w", d, len(peers), errors.Join(errs...))
+	if len(errs) == 0 {
+		return fmt.Errorf("blob %s is not here, and no other machine reports; it is fetched when one does", d)
+	}
+	return fmt.Errorf("blob %s came from none of %d other machines; plasmid app deploy hands it out again: %w", d, len(errs), errors.Join(errs...))
 }
 
 func (f *Fetcher) fetchFrom(ctx context.Context, peer string, d Digest) error {
+	ctx, w := watchFlow(ctx)
+	defer w.stop()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+peer+BlobPath+string(d), nil)
 	if err != nil {
 		return err
 	}
 	resp, err := f.Client.Do(req)
 	if err != nil {
-		return err
+		return w.explain(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s answers %s", peer, resp.Status)
 	}
-	return f.Store.Put(d, resp.Body)
+	if err := f.Store.Put(d, w.reader(resp.Body)); err != nil {
+		return fmt.Errorf("%s: %w", peer, w.explain(err))
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"syscall"
 	"time"
 )
 
@@ -106,13 +107,25 @@ func (s *Store) Blobs() http.Handler {
 			f(w, r, d)
 		}
 	}
-	mux.HandleFunc("GET "+BlobPath+"{digest}", with(func(w http.ResponseWriter, r *http.Request, d Digest) { s.serve(w, r, d, false) }))
+	mux.HandleFunc("GET "+BlobPath+"{digest}", with(func(w http.ResponseWriter, r *http.Request, d Digest) {
+		s.serve(w, r, d, false)
+	}))
 	mux.HandleFunc("PUT "+BlobPath+"{digest}", with(func(w http.ResponseWriter, r *http.Request, d Digest) {
 		if err := s.Put(d, r.Body); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+			http.Error(w, err.Error(), putStatus(err))
 			return
 		}
 		w.WriteHeader(http.StatusCreated)
 	}))
 	return mux
+}
+
+func putStatus(err error) int {
+	switch {
+	case errors.Is(err, ErrDamaged):
+		return http.StatusBadRequest
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return http.StatusInsufficientStorage
+	}
+	return http.StatusInternalServerError
 }

@@ -35,6 +35,9 @@ type Store struct{ dir string }
 // ErrNoBlob means that the machine does not have a blob.
 var ErrNoBlob = errors.New("no such blob on this machine")
 
+// ErrDamaged means that a blob is not what its digest says.
+var ErrDamaged = errors.New("damaged blob")
+
 // Open returns the store in a directory, which is made if need be.
 func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "sha256"), 0o700); err != nil {
@@ -50,7 +53,7 @@ func Open(dir string) (*Store, error) {
 			return nil, err
 		}
 	}
-	return &Store{dir}, nil
+	return &Store{dir: dir}, nil
 }
 
 func (s *Store) path(d Digest) string {
@@ -72,8 +75,9 @@ func (s *Store) Get(d Digest) (*os.File, error) {
 	return f, err
 }
 
-// Put writes a blob. What does not have the digest is refused, and nothing of
-// it is kept.
+// Put writes a blob. What does not have the digest is refused with ErrDamaged,
+// and nothing of it is kept. When Put returns nil, the blob survives a loss of
+// power.
 func (s *Store) Put(d Digest, r io.Reader) error {
 	if s.Has(d) {
 		return nil
@@ -88,11 +92,44 @@ func (s *Store) Put(d Digest, r io.Reader) error {
 	if _, err := io.Copy(io.MultiWriter(f, h), r); err != nil {
 		return fmt.Errorf("blob %s: %w", d, err)
 	}
-	if have := "sha256:" + hex.EncodeToString(h.Sum(nil)); have != string(d) {
-		return fmt.Errorf("blob %s was damaged on the way: it arrived as %s", d, have)
+	if have := digestOf(h.Sum(nil)); have != d {
+		return fmt.Errorf("%w: %s arrived as %s", ErrDamaged, d, have)
 	}
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), s.path(d))
+	if err := os.Rename(f.Name(), s.path(d)); err != nil {
+		return err
+	}
+	return syncDir(filepath.Join(s.dir, "sha256"))
+}
+
+func digestOf(sum []byte) Digest { return Digest("sha256:" + hex.EncodeToString(sum)) }
+
+func syncDir(name string) error {
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// dropDamaged reads a blob again and removes it if the disk did not keep what
+// was written. It reports whether it removed it.
+func (s *Store) dropDamaged(d Digest) (bool, error) {
+	f, err := s.Get(d)
+	if errors.Is(err, ErrNoBlob) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	// What can't be read is as bad as what reads wrong.
+	if _, err := io.Copy(h, f); err == nil && digestOf(h.Sum(nil)) == d {
+		return false, nil
+	}
+	return true, os.Remove(f.Name())
 }
