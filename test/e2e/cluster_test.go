@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -258,6 +259,9 @@ func (c *cluster) logs() {
 	}
 }
 
+// machineGroup finds the processes of machines by their cgroup.
+var machineGroup = regexp.MustCompile(`/pl[0-9a-f]{6}_[0-9]+`)
+
 // kernelState lists what a cluster could leave on the host.
 func kernelState(t *testing.T) []string {
 	t.Helper()
@@ -276,18 +280,16 @@ func kernelState(t *testing.T) []string {
 	for line := range strings.Lines(string(mounts)) {
 		state = append(state, "mount "+strings.Fields(line)[1])
 	}
-	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	procs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range procs {
-		data, _ := os.ReadFile(p)
-		args := strings.ReplaceAll(strings.TrimRight(string(data), "\x00"), "\x00", " ")
-		for _, name := range []string{"systemd-nspawn", "local supervise", "plasmidd", "dockerd", "containerd", "/usr/bin/etcd"} {
-			if strings.Contains(args, name) {
-				state = append(state, "process "+filepath.Base(filepath.Dir(p))+" "+args)
-				break
-			}
+		cmdline, _ := os.ReadFile(filepath.Join(p, "cmdline"))
+		cgroup, _ := os.ReadFile(filepath.Join(p, "cgroup"))
+		args := strings.ReplaceAll(strings.TrimRight(string(cmdline), "\x00"), "\x00", " ")
+		if machineGroup.Match(cgroup) || strings.Contains(args, "local supervise") {
+			state = append(state, "process "+filepath.Base(p)+" "+args)
 		}
 	}
 	cgroups, err := exec.Command("find", "/sys/fs/cgroup", "-type", "d", "-name", "pl??????_*").Output()
