@@ -1,6 +1,8 @@
 // Package engine is the cluster's one decider: of all machines that run it,
 // the elected one feeds the store's view to package schedule and writes the
 // decisions back.
+//
+// DESIGN.md says why it is built as it is.
 package engine
 
 import (
@@ -129,8 +131,12 @@ func (e *Engine) lead(ctx context.Context, l *store.Leadership) error {
 
 // decide runs the scheduler over the view and commits what it decides.
 func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.View, w *watchdog) error {
-	if view.Identity.ID == "" {
+	switch id := view.Identity; {
+	case id.ID == "":
 		return nil // wiped: there is no cluster to decide for
+	case id.Version > store.SchemaVersion:
+		// Its keys may mean what this program does not know.
+		return &store.NewerSchemaError{Have: id.Version, Know: store.SchemaVersion}
 	}
 	in := e.input(view, w)
 	r := schedule.Decide(in)
@@ -164,11 +170,19 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 // input turns the store's view into the scheduler's.
 func (e *Engine) input(view *store.View, w *watchdog) schedule.View {
 	var in schedule.View
+	for name := range e.specs {
+		if _, still := view.Units[name]; !still {
+			delete(e.specs, name)
+		}
+	}
+	unreadable := map[string]bool{}
 	for name, u := range view.Units {
 		spec, err := e.spec(u)
 		if err != nil {
-			// It was refused when it was submitted; whoever wrote it past
-			// the API keeps nobody else from running.
+			// The API refuses such units. One that is there all the same, by
+			// way of a newer version's API say, keeps nobody else from
+			// running, and is left where it runs.
+			unreadable[name] = true
 			continue
 		}
 		if n, err := unit.ParseName(name); err != nil || n.Template {
@@ -191,6 +205,9 @@ func (e *Engine) input(view *store.View, w *watchdog) schedule.View {
 		}
 	}
 	for name, on := range view.Placements {
+		if unreadable[name] {
+			continue
+		}
 		for machine, p := range on {
 			if !seen[machine] {
 				// A machine that was forgotten: its units are free.
@@ -209,7 +226,7 @@ func (e *Engine) spec(u store.Unit) (unit.Spec, error) {
 		p.hash = u.Hash
 		p.spec, p.err = unit.SpecOf(u.Name, u.Text)
 		if p.err != nil {
-			e.Logger.Error("a unit can't be read; it is left out", "unit", u.Name, "err", p.err)
+			e.Logger.Error("a unit can't be read; it is left as it is", "unit", u.Name, "err", p.err)
 		}
 		e.specs[u.Name] = p
 	}

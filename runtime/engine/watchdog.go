@@ -28,9 +28,9 @@ type watchdog struct {
 	answers chan struct{}
 
 	mu       sync.Mutex
-	failures map[string]int  // in a row, of silent machines
-	asking   map[string]bool // a probe is under way
-	asked    map[string]time.Time
+	failures map[string]int       // in a row, of silent machines
+	asking   map[string]bool      // a probe is under way
+	asked    map[string]time.Time // when the last probe began
 }
 
 func newWatchdog(probe func(context.Context, store.Machine) error, lease time.Duration) *watchdog {
@@ -70,22 +70,31 @@ func (w *watchdog) judge(ctx context.Context, view *store.View) time.Duration {
 		}
 	}
 	for id, m := range view.Known {
-		if _, alive := view.Machines[id]; alive || w.asking[id] {
+		if _, alive := view.Machines[id]; alive {
 			continue
 		}
-		if w.failures[id] >= probeFailures {
-			sooner(w.lease - time.Since(w.began))
+		failures := w.failures[id]
+		if failures >= probeFailures {
+			left := w.lease - time.Since(w.began)
+			if left <= 0 {
+				continue // it is gone
+			}
+			// It is asked on to the end of the grace: what answers then is
+			// not gone, whatever it did before.
+			sooner(left)
+		}
+		if w.asking[id] {
 			continue
 		}
 		pause := probeEvery - time.Since(w.asked[id])
-		if w.failures[id] > 0 {
+		if failures > 0 && failures < probeFailures {
 			pause = 0 // it failed once: ask again at once
 		}
 		if pause > 0 {
 			sooner(pause)
 			continue
 		}
-		w.asking[id] = true
+		w.asking[id], w.asked[id] = true, time.Now()
 		go w.ask(ctx, m)
 	}
 	return again
@@ -97,7 +106,6 @@ func (w *watchdog) ask(ctx context.Context, m store.Machine) {
 	cancel()
 	w.mu.Lock()
 	w.asking[m.ID] = false
-	w.asked[m.ID] = time.Now()
 	if err != nil && ctx.Err() == nil {
 		w.failures[m.ID]++
 	} else {

@@ -153,9 +153,11 @@ func (m *Mirror) probe(ctx context.Context) {
 		case <-t.C:
 		}
 		m.mu.Lock()
-		quiet := time.Since(m.heard) >= every
+		// A mirror that is not current asks also when it hears something:
+		// changes that come all the time must not keep it from asking.
+		ask := !m.current || time.Since(m.heard) >= every
 		m.mu.Unlock()
-		if !quiet {
+		if !ask {
 			continue
 		}
 		pctx, cancel := context.WithTimeout(ctx, 2*every)

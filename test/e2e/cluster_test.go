@@ -287,6 +287,9 @@ func kernelState(t *testing.T) []string {
 	for _, p := range procs {
 		cmdline, _ := os.ReadFile(filepath.Join(p, "cmdline"))
 		cgroup, _ := os.ReadFile(filepath.Join(p, "cgroup"))
+		if len(cmdline) == 0 {
+			continue // dead, and only not yet waited for by the host's init
+		}
 		args := strings.ReplaceAll(strings.TrimRight(string(cmdline), "\x00"), "\x00", " ")
 		if machineGroup.Match(cgroup) || strings.Contains(args, "local supervise") {
 			state = append(state, "process "+filepath.Base(p)+" "+args)
