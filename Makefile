@@ -13,7 +13,7 @@ export CGO_ENABLED ?= 0
 # what is missing of it.
 PACKAGES := mmdebstrap systemd-container iproute2 nftables util-linux \
 	ansible-core ansible buildah qemu-utils qemu-system-x86 \
-	fdisk e2fsprogs dosfstools mtools openssh-client ca-certificates
+	ovmf fdisk e2fsprogs dosfstools mtools openssh-client ca-certificates
 
 PLASMID := bin/plasmid
 

@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -17,7 +19,7 @@ func newImageCommand(g *globals) *cobra.Command {
 		Use:   "image",
 		Short: "Build and look after node images",
 	}
-	cmd.AddCommand(newImageBuildCommand(g), newImageListCommand(g), newImageInspectCommand(g), newImagePruneCommand(g))
+	cmd.AddCommand(newImageBuildCommand(g), newImageListCommand(g), newImageInspectCommand(g), newImageTestCommand(g), newImagePruneCommand(g))
 	return cmd
 }
 
@@ -114,17 +116,91 @@ func newImageInspectCommand(g *globals) *cobra.Command {
 		Example: "  plasmid image inspect | jq '.manifest.packages | length'",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			find := func() (*image.Image, error) { return image.Latest(g.StateDir()) }
-			if len(args) > 0 {
-				find = func() (*image.Image, error) { return image.ByID(g.StateDir(), args[0]) }
-			}
-			i, err := find()
+			i, err := findImage(g, args)
 			if err != nil {
 				return err
 			}
 			return printJSON(cmd.OutOrStdout(), i)
 		},
 	}
+}
+
+// findImage is the image that was named, or else the latest.
+func findImage(g *globals, args []string) (*image.Image, error) {
+	if len(args) == 0 {
+		return image.Latest(g.StateDir())
+	}
+	return image.ByID(g.StateDir(), args[0])
+}
+
+func newImageTestCommand(g *globals) *cobra.Command {
+	o := image.BootOptions{Firmware: []string{image.BIOS, image.UEFI}, Timeout: 15 * time.Minute}
+	cmd := &cobra.Command{
+		Use:   "test [IMAGE]",
+		Short: "Boot an image under QEMU and look whether all is well; by default the latest",
+		Long: `Boots the image's qcow2 with a config drive, once by BIOS and once by UEFI, side
+by side; takes the SSH host key from the console, logs in, and looks: systemd
+runs with no failed unit, Docker answers, plasmidd waits to be joined, the
+machine-id is its own, the addresses are in /etc/environment, the root has grown
+to its disk. Without KVM QEMU emulates the processor, which takes minutes.`,
+		Example: "  plasmid image test\n  plasmid image test --firmware uefi --accel tcg",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			i, err := findImage(g, args)
+			if err != nil {
+				return err
+			}
+			for _, f := range o.Firmware {
+				if f != image.BIOS && f != image.UEFI {
+					return fmt.Errorf("--firmware is %q, expected bios, uefi or both", f)
+				}
+			}
+			if !slices.Contains([]string{"", "kvm", "tcg"}, o.Accel) {
+				return fmt.Errorf("--accel is %q, expected kvm or tcg", o.Accel)
+			}
+			o.Log = g.Progress()
+			boots, err := image.TestBoot(cmd.Context(), i, o)
+			if err != nil {
+				return err
+			}
+			return printBoots(cmd.OutOrStdout(), g.Output, i, boots)
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&o.Firmware, "firmware", o.Firmware, "what boots it")
+	f.StringVar(&o.Accel, "accel", "", "kvm or tcg (emulation); by default kvm if this host has it")
+	f.DurationVar(&o.Timeout, "timeout", o.Timeout, "how long it may take")
+	return cmd
+}
+
+func printBoots(w io.Writer, output string, i *image.Image, boots []image.Boot) error {
+	problems := 0
+	for _, b := range boots {
+		problems += len(b.Problems)
+	}
+	if output == "json" {
+		if err := printJSON(w, boots); err != nil {
+			return err
+		}
+	} else {
+		t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+		fmt.Fprintln(t, "FIRMWARE\tACCEL\tSSH\tUP\tMEMORY\tMACHINE-ID\tPROBLEMS")
+		for _, b := range boots {
+			fmt.Fprintf(t, "%s\t%s\t%.0fs\t%.0fs\t%d MiB\t%s\t%d\n", b.Firmware, b.Accel, b.SSHSeconds, b.UpSeconds, b.UsedMiB, b.MachineID, len(b.Problems))
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		for _, b := range boots {
+			for _, p := range b.Problems {
+				fmt.Fprintf(w, "%s: %s\n", b.Firmware, p)
+			}
+		}
+	}
+	if problems > 0 {
+		return fmt.Errorf("image %s: %d problems", i.ID, problems)
+	}
+	return nil
 }
 
 func newImagePruneCommand(g *globals) *cobra.Command {

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/crypto/ssh"
 
+	"plasmid/internal/remote"
 	"plasmid/provision/plan"
 	"plasmid/runtime/node"
 )
@@ -230,7 +231,7 @@ func (j *Joiner) observed(ctx context.Context, name string) (plan.Observed, erro
 }
 
 // logIn connects as soon as the machine has booted.
-func (j *Joiner) logIn(ctx context.Context, name, address string) (*machineConn, error) {
+func (j *Joiner) logIn(ctx context.Context, name, address string) (*remote.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	pinned, err := j.Machines.HostKey(ctx, name)
@@ -247,7 +248,7 @@ func (j *Joiner) logIn(ctx context.Context, name, address string) (*machineConn,
 }
 
 // ask runs a command that reads and writes JSON.
-func ask[T any](ctx context.Context, c *machineConn, command string, in any) (T, error) {
+func ask[T any](ctx context.Context, c *remote.Conn, command string, in any) (T, error) {
 	var out T
 	var stdin io.Reader
 	if in != nil {
@@ -257,12 +258,12 @@ func ask[T any](ctx context.Context, c *machineConn, command string, in any) (T,
 		}
 		stdin = bytes.NewReader(data)
 	}
-	data, err := c.run(ctx, command, stdin)
+	data, err := c.Run(ctx, command, stdin)
 	if err != nil {
 		return out, err
 	}
 	if err := json.Unmarshal(data, &out); err != nil {
-		return out, fmt.Errorf("%s on machine %s answered %q: %w", command, c.name, data, err)
+		return out, fmt.Errorf("%s on machine %s answered %q: %w", command, c.Name, data, err)
 	}
 	return out, nil
 }
@@ -288,7 +289,7 @@ func (j *Joiner) bundle(m plan.Machine, at plan.Observed, r node.Requests, etcd 
 }
 
 // addVoter announces a later member to etcd and returns its configuration.
-func (j *Joiner) addVoter(ctx context.Context, conn *machineConn, m plan.Machine, address string, hasData bool, r roster) (map[string]string, error) {
+func (j *Joiner) addVoter(ctx context.Context, conn *remote.Conn, m plan.Machine, address string, hasData bool, r roster) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
 	defer cancel()
 	others := maps.Clone(r.voters)
@@ -321,7 +322,7 @@ func (j *Joiner) member(name string) (Member, error) {
 }
 
 // retire takes a machine's vote away and stops its etcd.
-func (j *Joiner) retire(ctx context.Context, conn *machineConn, name, address string, r roster) error {
+func (j *Joiner) retire(ctx context.Context, conn *remote.Conn, name, address string, r roster) error {
 	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
 	defer cancel()
 	others := maps.Clone(r.voters)
@@ -338,11 +339,11 @@ func (j *Joiner) retire(ctx context.Context, conn *machineConn, name, address st
 }
 
 // forgetEtcd stops a machine's etcd and removes its data.
-func forgetEtcd(ctx context.Context, conn *machineConn) error {
-	if _, err := conn.run(ctx, "systemctl disable --now etcd", nil); err != nil {
+func forgetEtcd(ctx context.Context, conn *remote.Conn) error {
+	if _, err := conn.Run(ctx, "systemctl disable --now etcd", nil); err != nil {
 		return err
 	}
-	_, err := conn.run(ctx, "rm -rf "+node.EtcdDataDir, nil)
+	_, err := conn.Run(ctx, "rm -rf "+node.EtcdDataDir, nil)
 	return err
 }
 
@@ -374,7 +375,7 @@ func (j *Joiner) settleEtcd(ctx context.Context, m plan.Machine, address string,
 }
 
 // awaitAPI waits until plasmidd answers, and tells its last words if not.
-func (j *Joiner) awaitAPI(ctx context.Context, conn *machineConn, address string) error {
+func (j *Joiner) awaitAPI(ctx context.Context, conn *remote.Conn, address string) error {
 	wait, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: j.Access.ClientTLS()}, Timeout: 2 * time.Second}
@@ -398,8 +399,8 @@ func (j *Joiner) awaitAPI(ctx context.Context, conn *machineConn, address string
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	words, _ := conn.run(ctx, "journalctl -u plasmidd -n 10 --no-pager -o cat", nil)
-	return fmt.Errorf("plasmidd on machine %s does not come up: %w; its last words:\n%s", conn.name, err, words)
+	words, _ := conn.Run(ctx, "journalctl -u plasmidd -n 10 --no-pager -o cat", nil)
+	return fmt.Errorf("plasmidd on machine %s does not come up: %w; its last words:\n%s", conn.Name, err, words)
 }
 
 // leave takes a machine out of the cluster: its vote first, then its place in

@@ -1,4 +1,4 @@
-package join
+package remote
 
 import (
 	"bytes"
@@ -97,36 +97,36 @@ func listen(t *testing.T) net.Listener {
 }
 
 func TestSSH(t *testing.T) {
-	a := testAccess(t)
+	operator := hostKey(t)
 	key, ln := hostKey(t), listen(t)
-	sshServer(t, ln, key, a.sshKey.PublicKey())
-	c, err := a.connect(deadline(t), "t-core-1", ln.Addr().String(), key.PublicKey())
+	sshServer(t, ln, key, operator.PublicKey())
+	c, err := Connect(deadline(t), Target{Name: "t-core-1", Address: ln.Addr().String(), User: "core", Key: operator, HostKey: key.PublicKey()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 
 	secret := strings.Repeat("s3cret", 50000)
-	out, err := c.run(deadline(t), "cat", strings.NewReader(secret))
+	out, err := c.Run(deadline(t), "cat", strings.NewReader(secret))
 	if err != nil || string(out) != secret {
 		t.Errorf("cat: %d bytes, %v", len(out), err)
 	}
-	if _, err := c.run(deadline(t), "fail", nil); err == nil || !strings.Contains(err.Error(), "it broke") || !strings.Contains(err.Error(), "t-core-1") {
+	if _, err := c.Run(deadline(t), "fail", nil); err == nil || !strings.Contains(err.Error(), "it broke") || !strings.Contains(err.Error(), "t-core-1") {
 		t.Errorf("fail: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := c.run(ctx, "hang", nil); err == nil || !strings.Contains(err.Error(), "deadline") {
+	if _, err := c.Run(ctx, "hang", nil); err == nil || !strings.Contains(err.Error(), "deadline") {
 		t.Errorf("hang: %v", err)
 	}
 }
 
 func TestSSHRefusesAnotherHostKey(t *testing.T) {
-	a := testAccess(t)
+	operator := hostKey(t)
 	ln := listen(t)
-	sshServer(t, ln, hostKey(t), a.sshKey.PublicKey())
+	sshServer(t, ln, hostKey(t), operator.PublicKey())
 	start := time.Now()
-	_, err := a.connect(deadline(t), "t-core-1", ln.Addr().String(), hostKey(t).PublicKey())
+	_, err := Connect(deadline(t), Target{Name: "t-core-1", Address: ln.Addr().String(), User: "core", Key: operator, HostKey: hostKey(t).PublicKey()})
 	if err == nil || !strings.Contains(err.Error(), "the SSH host key is SHA256:") {
 		t.Errorf("got %v", err)
 	}
@@ -138,13 +138,13 @@ func TestSSHRefusesAnotherHostKey(t *testing.T) {
 // A machine that boots: first nothing listens, then something that does not
 // answer, then the server.
 func TestSSHWaitsForTheMachine(t *testing.T) {
-	a := testAccess(t)
+	operator := hostKey(t)
 	ln := listen(t)
 	addr := ln.Addr().String()
 	ln.Close()
 	key := hostKey(t)
 	go func() {
-		time.Sleep(2 * sshRetry) // long enough to be refused at least once
+		time.Sleep(2 * retryEvery) // long enough to be refused at least once
 		mute, err := net.Listen("tcp", addr)
 		if err != nil {
 			t.Error(err)
@@ -159,9 +159,9 @@ func TestSSHWaitsForTheMachine(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		sshServer(t, up, key, a.sshKey.PublicKey())
+		sshServer(t, up, key, operator.PublicKey())
 	}()
-	c, err := a.connect(deadline(t), "t-core-1", addr, key.PublicKey())
+	c, err := Connect(deadline(t), Target{Name: "t-core-1", Address: addr, User: "core", Key: operator, HostKey: key.PublicKey()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,8 +169,15 @@ func TestSSHWaitsForTheMachine(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err = a.connect(ctx, "t-core-2", "127.43.8.251:1", key.PublicKey())
+	_, err = Connect(ctx, Target{Name: "t-core-2", Address: "127.43.8.251:1", User: "core", Key: operator, HostKey: key.PublicKey()})
 	if err == nil || !strings.Contains(err.Error(), "does not let the operator log in") || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("a dead machine: %v", err)
 	}
+}
+
+func deadline(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
 }
