@@ -51,9 +51,6 @@ type build struct {
 // later one takes for an image.
 func Build(ctx context.Context, o Options) (img *Image, built bool, err error) {
 	b := &build{Options: o}
-	if b.Config.Suite == "" {
-		b.Config.Suite = "testing"
-	}
 	if err := b.prepare(ctx); err != nil {
 		return nil, false, err
 	}
@@ -87,7 +84,7 @@ func Build(ctx context.Context, o Options) (img *Image, built bool, err error) {
 		}
 		built = true
 	}
-	return img, built, markLatest(b.State, id)
+	return img, built, markLatest(b.State, purpose(b.Config, b.playbooks), id)
 }
 
 // prepare finds out what can be found out before anything is written.
@@ -105,15 +102,7 @@ func (b *build) prepare(ctx context.Context) error {
 			return fmt.Errorf("%w; build the programs first with: make build", err)
 		}
 	}
-	b.playbooks = []string{filepath.Join(b.Playbooks, "node.yml")}
-	for _, p := range b.Config.Playbooks {
-		if !filepath.IsAbs(p) {
-			p = filepath.Join(b.Dir, p)
-		}
-		if !slices.Contains(b.playbooks, p) && !sameFile(p, b.playbooks[0]) {
-			b.playbooks = append(b.playbooks, p)
-		}
-	}
+	b.playbooks = playbooks(b.Options)
 	for _, p := range b.playbooks {
 		if _, err := os.Stat(p); err != nil {
 			return fmt.Errorf("playbook: %w", err)
@@ -125,6 +114,20 @@ func (b *build) prepare(ctx context.Context) error {
 	}
 	b.apt.override(b.Config)
 	return os.MkdirAll(imagesDir(b.State), 0o755)
+}
+
+// playbooks lists what is run, node.yml first.
+func playbooks(o Options) []string {
+	list := []string{filepath.Join(o.Playbooks, "node.yml")}
+	for _, p := range o.Config.Playbooks {
+		if !filepath.IsAbs(p) {
+			p = filepath.Join(o.Dir, p)
+		}
+		if !slices.Contains(list, p) && !sameFile(p, list[0]) {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 func sameFile(a, b string) bool {

@@ -28,6 +28,14 @@ func packageKey(c config.Image, p aptPolicy) string {
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
+// purpose names an image block: what is wanted, whatever comes of it today.
+func purpose(c config.Image, playbooks []string) string {
+	h := sha256.New()
+	packages := slices.Sorted(slices.Values(c.Packages))
+	put(h, "purpose", c.Suite, packages, playbooks, c.Vars, c.DiskGiB)
+	return hex.EncodeToString(h.Sum(nil))[:12]
+}
+
 // identity is the image's name: a hash over the versions of all packages, the
 // playbooks with all files beside them, the variables and the programs.
 func identity(packages []Package, c config.Image, playbooks []string, binaries string) (string, error) {

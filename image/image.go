@@ -66,8 +66,20 @@ func List(state string) ([]*Image, error) {
 }
 
 // Latest returns the image that was built, or found to be up to date, last.
-func Latest(state string) (*Image, error) {
-	id, err := os.Readlink(filepath.Join(imagesDir(state), ".latest"))
+func Latest(state string) (*Image, error) { return linked(state, ".latest") }
+
+// For returns the image that was built last for an image block of a cluster
+// file: those of other blocks on the same host do not count.
+func For(o Options) (*Image, error) {
+	i, err := linked(o.State, ".for-"+purpose(o.Config, playbooks(o)))
+	if errors.Is(err, ErrNone) {
+		return nil, fmt.Errorf("no image was built yet for the image block of this cluster file; build it with: plasmid image build")
+	}
+	return i, err
+}
+
+func linked(state, link string) (*Image, error) {
+	id, err := os.Readlink(filepath.Join(imagesDir(state), link))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNone
 	}
@@ -101,30 +113,44 @@ func ByID(state, id string) (*Image, error) {
 	return i, nil
 }
 
-// markLatest makes Latest return the image.
-func markLatest(state, id string) error {
-	link := filepath.Join(imagesDir(state), ".latest")
-	tmp := link + ".new"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// markLatest makes Latest, and For with the same purpose, return the image.
+func markLatest(state, purpose, id string) error {
+	for _, name := range []string{".latest", ".for-" + purpose} {
+		link := filepath.Join(imagesDir(state), name)
+		tmp := link + ".new"
+		if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := os.Symlink(id, tmp); err != nil {
+			return err
+		}
+		if err := os.Rename(tmp, link); err != nil {
+			return err
+		}
 	}
-	if err := os.Symlink(id, tmp); err != nil {
-		return err
-	}
-	return os.Rename(tmp, link)
+	return nil
 }
 
-// Prune removes all but the newest keep images and those that inUse names, and
-// returns the IDs of those removed.
+// Prune removes all but the newest keep images, the latest of every image
+// block, and those that inUse names. It returns the IDs of those removed.
 func Prune(state string, keep int, inUse func(id string) bool) ([]string, error) {
 	images, err := List(state)
 	if err != nil {
 		return nil, err
 	}
-	latest, _ := os.Readlink(filepath.Join(imagesDir(state), ".latest"))
+	links, err := filepath.Glob(filepath.Join(imagesDir(state), ".*"))
+	if err != nil {
+		return nil, err
+	}
+	linked := map[string]bool{}
+	for _, l := range links {
+		if id, err := os.Readlink(l); err == nil {
+			linked[id] = true
+		}
+	}
 	var removed []string
 	for n, i := range images {
-		if n < keep || i.ID == latest || inUse(i.ID) {
+		if n < keep || linked[i.ID] || inUse(i.ID) {
 			continue
 		}
 		// Renamed first, so that what is half removed is no image.

@@ -72,9 +72,9 @@ func (c *cluster) do(ctx context.Context, s plan.Step) error {
 	return c.provider.Do(ctx, s)
 }
 
-// latestImage is the image that machines are to run.
-func (g *globals) latestImage() (string, error) {
-	i, err := image.Latest(g.StateDir())
+// image is the image that the cluster's machines are to run.
+func (c *cluster) image(g *globals) (string, error) {
+	i, err := image.For(g.imageOptions(c.config))
 	if err != nil {
 		return "", err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"plasmid/image"
+	"plasmid/provision/config"
 )
 
 func newImageCommand(g *globals) *cobra.Command {
@@ -39,7 +40,9 @@ built.`,
 			if err != nil {
 				return err
 			}
-			o.Config, o.Dir, o.State, o.Log = c.Image, c.Dir, g.StateDir(), g.Progress()
+			from := g.imageOptions(c)
+			from.TreeOnly, from.Refresh = o.TreeOnly, o.Refresh
+			o = from
 			start := time.Now()
 			img, built, err := image.Build(cmd.Context(), o)
 			if err != nil {
@@ -59,9 +62,17 @@ built.`,
 	f := cmd.Flags()
 	f.BoolVar(&o.TreeOnly, "tree-only", false, "build no qcow2; local machines do not need it")
 	f.BoolVar(&o.Refresh, "refresh", false, "fetch the newest packages")
-	f.StringVar(&o.Playbooks, "playbooks", beside("playbooks", "/usr/share/plasmid/playbooks"), "`directory` with node.yml and its roles")
-	f.StringVar(&o.Binaries, "binaries", beside("bin", "/usr/bin"), "`directory` with plasmid, plasmidd and confd")
 	return cmd
+}
+
+// imageOptions are what the cluster file wants built, of the playbooks and
+// programs that belong to this one.
+func (g *globals) imageOptions(c *config.Cluster) image.Options {
+	return image.Options{
+		Config: c.Image, Dir: c.Dir, State: g.StateDir(), Log: g.Progress(),
+		Playbooks: beside("playbooks", "/usr/share/plasmid/playbooks"),
+		Binaries:  beside("bin", "/usr/bin"),
+	}
 }
 
 // beside finds what belongs to this program: in the source tree whose bin/ it

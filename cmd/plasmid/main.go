@@ -63,7 +63,7 @@ func newRootCommand() *cobra.Command {
 		newSubmitCommand(g), newLoadCommand(g), newStartCommand(g), newStopCommand(g),
 		newUnloadCommand(g), newDestroyCommand(g), newRestartCommand(g), newCatCommand(g),
 		newJournalCommand(g), newSSHCommand(g), newAppCommand(g),
-		newListUnitsCommand(g), newListUnitFilesCommand(g), newListMachinesCommand(g),
+		newListUnitsCommand(g), newListUnitFilesCommand(g), newListMachinesCommand(g), newInventoryCommand(g),
 	)
 	return root
 }

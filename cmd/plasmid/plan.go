@@ -25,7 +25,7 @@ code is 0 if there is nothing to do, 2 if there is, and 1 for errors.`,
 			if err != nil {
 				return err
 			}
-			id, err := g.latestImage()
+			id, err := c.image(g)
 			if err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"plasmid/image"
 	"plasmid/provision"
 	"plasmid/provision/plan"
 )
@@ -30,13 +31,12 @@ again at any point, and carries on. If all is as it should be, it says so.`,
 
 func up(cmd *cobra.Command, g *globals, noApps bool) error {
 	ctx, start := cmd.Context(), time.Now()
-	id, err := g.latestImage()
-	if err != nil {
-		return err
-	}
 	cfg, err := g.Config()
 	if err != nil {
 		return err
+	}
+	if _, err := image.For(g.imageOptions(cfg)); err != nil {
+		return err // before anything is made
 	}
 	unlock, err := provision.Lock(g.StateDir(), cfg.Name)
 	if err != nil {
@@ -44,6 +44,10 @@ func up(cmd *cobra.Command, g *globals, noApps bool) error {
 	}
 	defer unlock()
 	c, err := g.cluster(true)
+	if err != nil {
+		return err
+	}
+	id, err := c.image(g)
 	if err != nil {
 		return err
 	}

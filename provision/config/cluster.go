@@ -6,7 +6,7 @@ import "time"
 // Cluster is one validated cluster block with its defaults filled in.
 type Cluster struct {
 	Name     string
-	Dir      string // of the cluster file; relative paths start here
+	Dir      string // of the cluster file, absolute; relative paths start here
 	Provider Provider
 	Image    Image
 	Nodes    []NodeGroup

@@ -46,7 +46,11 @@ func Load(s Source) (*Cluster, error) {
 	if _, err := os.Stat(s.File); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no cluster file %s; name one with --file, or copy the example cluster.hcl of Plasmid's source", s.File)
 	}
-	l := &loader{parser: hclparse.NewParser(), dir: filepath.Dir(s.File)}
+	dir, err := filepath.Abs(filepath.Dir(s.File))
+	if err != nil {
+		return nil, err
+	}
+	l := &loader{parser: hclparse.NewParser(), dir: dir}
 	c := l.load(s)
 	if l.diags.HasErrors() {
 		return nil, &Error{l.diags, l.parser.Files()}

@@ -45,25 +45,39 @@ func newCluster(t *testing.T, name, body string) *cluster {
 	c := &cluster{t: t, name: name, dir: t.TempDir()}
 	c.write(body)
 	c.mustRun("down", "--yes") // of a run that was killed
-	before := kernelState(t)
+	nothingLeft(t)
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.logs()
 		}
 		c.mustRun("down", "--yes")
-		if left := added(before, kernelState(t)); len(left) > 0 {
-			t.Errorf("down left on this host:\n%s", strings.Join(left, "\n"))
-		}
 	})
 	return c
 }
 
+// nothingLeft makes the test fail if there is more on the host when it ends
+// than there is now. What is cleaned up after this call is cleaned up before.
+func nothingLeft(t *testing.T) {
+	t.Helper()
+	before := kernelState(t)
+	t.Cleanup(func() {
+		if left := added(before, kernelState(t)); len(left) > 0 {
+			t.Errorf("left on this host:\n%s", strings.Join(left, "\n"))
+		}
+	})
+}
+
 func (c *cluster) write(body string) {
 	c.t.Helper()
-	text := fmt.Sprintf("cluster %q {\n%s\n}\n", c.name, body)
+	text := fmt.Sprintf("cluster %q {\n%s\n%s\n}\n", c.name, exampleImage(), body)
 	if err := os.WriteFile(c.file(), []byte(text), 0o644); err != nil {
 		c.t.Fatal(err)
 	}
+}
+
+// exampleImage is the image block of the example cluster, whose image is there.
+func exampleImage() string {
+	return fmt.Sprintf("image {\n  playbooks = [%q]\n  vars = { docker_log_max_size = \"10m\" }\n}", filepath.Join(repo(), "playbooks/node.yml"))
 }
 
 func (c *cluster) file() string { return filepath.Join(c.dir, "cluster.hcl") }
