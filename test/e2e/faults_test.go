@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,6 +58,21 @@ func (c *cluster) allActive(units []string, not ...string) error {
 	return nil
 }
 
+// ansible runs a playbook on a machine over SSH, by the inventory that the
+// playbooks bring along.
+func (c *cluster) ansible(machine, playbook string, args ...string) string {
+	c.t.Helper()
+	args = append([]string{"-i", filepath.Join(repo(), "playbooks/inventory"), "--limit", machine, playbook}, args...)
+	cmd := exec.CommandContext(c.t.Context(), "ansible-playbook", args...)
+	cmd.Dir = c.dir
+	cmd.Env = append(os.Environ(), "ANSIBLE_CONFIG="+filepath.Join(repo(), "playbooks/ansible.cfg"), "ANSIBLE_HOME="+c.t.TempDir())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		c.t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
 // TestCluster takes one cluster of three machines through its life. The parts
 // build on each other; each asserts what happened and that nothing else did.
 func TestCluster(t *testing.T) {
@@ -86,6 +102,27 @@ func TestCluster(t *testing.T) {
 				}
 				return nil
 			})
+		}
+	})
+
+	t.Run("the playbooks run against a live node", func(t *testing.T) {
+		machine := c.machine(3)
+		before := c.in(machine, "systemctl show -p InvocationID plasmidd docker etcd ssh")
+		// A newer image's playbooks and programs reach the nodes like this too.
+		node := c.ansible(machine, filepath.Join(repo(), "playbooks/node.yml"), "-e", "plasmid_binaries="+filepath.Join(repo(), "bin"))
+		if !strings.Contains(node, "changed=0") {
+			t.Errorf("the image build and a live node do not come to the same:\n%s", node)
+		}
+		site := filepath.Join(c.dir, "site.yml")
+		play := "- hosts: core\n  become: true\n  tasks:\n    - ansible.builtin.copy: {content: \"well met\\n\", dest: /etc/motd, mode: '0644'}\n"
+		if err := os.WriteFile(site, []byte(play), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out := c.ansible(machine, site); !strings.Contains(out, "changed=1") || c.in(machine, "cat /etc/motd") != "well met\n" {
+			t.Errorf("a playbook of one's own:\n%s", out)
+		}
+		if after := c.in(machine, "systemctl show -p InvocationID plasmidd docker etcd ssh"); after != before {
+			t.Errorf("services were restarted: %s, were %s", after, before)
 		}
 	})
 
