@@ -27,17 +27,17 @@ type given struct {
 // the environment, else the *.auto.hcl files beside the cluster file (the last
 // one that names it), else the variable's default.
 func (l *loader) variables(blocks []variableBlock, s Source) cty.Value {
+	names := make([]string, len(blocks))
+	for i, b := range blocks {
+		names[i] = b.Name
+	}
 	values := map[string]given{}
-	l.autoFiles(values)
+	l.autoFiles(values, names)
 	for _, e := range s.Env {
 		if rest, ok := strings.CutPrefix(e, envPrefix); ok {
 			name, value, _ := cutVar(rest)
 			values[name] = given{expr: value, text: true, at: hcl.Range{Filename: envPrefix + name}}
 		}
-	}
-	names := make([]string, len(blocks))
-	for i, b := range blocks {
-		names[i] = b.Name
 	}
 	for _, v := range s.Vars {
 		name, value, ok := cutVar(v)
@@ -122,7 +122,7 @@ func (l *loader) fromText(g given, typ cty.Type) cty.Value {
 }
 
 // autoFiles reads name = value lines of *.auto.hcl, in the order of their names.
-func (l *loader) autoFiles(values map[string]given) {
+func (l *loader) autoFiles(values map[string]given, names []string) {
 	files, err := filepath.Glob(filepath.Join(l.dir, "*.auto.hcl"))
 	if err != nil {
 		return // the pattern is ours and sound
@@ -140,6 +140,10 @@ func (l *loader) autoFiles(values map[string]given) {
 		attrs, diags := file.Body.JustAttributes()
 		l.diags = append(l.diags, diags...)
 		for name, a := range attrs {
+			if !slices.Contains(names, name) {
+				l.problem(a.NameRange, "Unknown variable", "The cluster file declares no variable %q.%s", name, nearest(name, names))
+				continue
+			}
 			v, diags := a.Expr.Value(&hcl.EvalContext{Functions: l.ctx.Functions})
 			l.diags = append(l.diags, diags...)
 			values[name] = given{value: v, at: a.Expr.Range()}

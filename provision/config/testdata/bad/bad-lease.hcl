@@ -1,0 +1,4 @@
+cluster "demo" {
+  lease = "1500ms"
+  nodes "core" { count = 1 }
+}

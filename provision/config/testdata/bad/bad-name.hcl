@@ -1,0 +1,3 @@
+cluster "Demo_1" {
+  nodes "core" { count = 1 }
+}

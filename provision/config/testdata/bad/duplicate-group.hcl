@@ -1,0 +1,4 @@
+cluster "demo" {
+  nodes "core" { count = 1 }
+  nodes "core" { count = 2 }
+}

@@ -1,0 +1,6 @@
+cluster "demo" {
+  nodes "core" {
+    count = 4
+    etcd  = 2
+  }
+}

@@ -1,0 +1,7 @@
+locals {
+  a = local.b
+  b = local.a
+}
+cluster "demo" {
+  nodes "core" { count = 1 }
+}

@@ -1,0 +1,4 @@
+cluster "demo" {
+  nodes "core" { count = 1 }
+  app "shop" { source = "apps/shop" }
+}

@@ -1,0 +1,6 @@
+cluster "demo" {
+  nodes "core" {
+    count = 3
+    etcd  = 0
+  }
+}

@@ -1,0 +1,4 @@
+cluster "demo" {
+  image { playbooks = ["missing.yml"] }
+  nodes "core" { count = 1 }
+}

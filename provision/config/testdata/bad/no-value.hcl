@@ -1,0 +1,4 @@
+variable "machines" {}
+cluster "demo" {
+  nodes "core" { count = var.machines }
+}

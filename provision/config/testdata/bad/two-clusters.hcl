@@ -1,0 +1,6 @@
+cluster "a" {
+  nodes "core" { count = 1 }
+}
+cluster "b" {
+  nodes "core" { count = 1 }
+}

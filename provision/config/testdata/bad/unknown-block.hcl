@@ -1,0 +1,4 @@
+cluster "demo" {
+  imag { suite = "testing" }
+  nodes "core" { count = 3 }
+}

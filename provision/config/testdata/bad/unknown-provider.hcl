@@ -1,0 +1,4 @@
+cluster "demo" {
+  provider "openstak" {}
+  nodes "core" { count = 3 }
+}

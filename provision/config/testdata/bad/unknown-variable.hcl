@@ -1,0 +1,4 @@
+variable "machines" { default = 3 }
+cluster "demo" {
+  nodes "core" { count = var.machine }
+}

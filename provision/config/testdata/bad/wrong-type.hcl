@@ -1,0 +1,7 @@
+variable "machines" {
+  type    = number
+  default = "many"
+}
+cluster "demo" {
+  nodes "core" { count = var.machines }
+}
