@@ -4,6 +4,7 @@ package plan
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -144,6 +145,8 @@ func Make(in Input) (Plan, error) {
 		wanted:   map[string]Machine{},
 		observed: map[string]Observed{},
 		members:  map[string]Member{},
+		up:       map[string]string{},
+		anew:     map[string]bool{},
 	}
 	for _, w := range in.Wanted {
 		m.wanted[w.Name] = w
@@ -154,13 +157,18 @@ func Make(in Input) (Plan, error) {
 	for _, mem := range in.Members {
 		m.members[mem.Name] = mem
 	}
-	if err := m.guardQuorum(); err != nil {
+	if err := errors.Join(m.guardQuorum(), m.guardData()); err != nil {
 		return Plan{}, err
 	}
+	// Votes of the dead are taken away first, then new ones are given, and only
+	// then the living lose theirs: so a majority always answers.
 	m.network()
-	m.arrivals()
-	m.departures()
-	m.replacements()
+	m.machines()
+	m.departures(false)
+	m.replacements(false)
+	m.joins()
+	m.departures(true)
+	m.replacements(true)
 	return Plan{m.steps}, nil
 }
 
@@ -185,15 +193,23 @@ type maker struct {
 	observed map[string]Observed
 	members  map[string]Member
 	steps    []Step
+	up       map[string]string // machine to the step after which it runs
+	anew     map[string]bool   // machines that are made in this plan
 	// voting is the last step that changed who votes: the next one waits.
 	voting string
-	// joined are the steps after which all wanted machines are members.
+	// joined are the steps after which all wanted machines run as members.
 	joined []string
 }
 
 func (m *maker) add(s Step) string {
 	s.ID = stepID(s.Action, s.Kind, s.Name)
-	s.Needs = slices.DeleteFunc(s.Needs, func(n string) bool { return n == "" })
+	var needs []string
+	for _, n := range s.Needs {
+		if n != "" && !slices.Contains(needs, n) {
+			needs = append(needs, n)
+		}
+	}
+	s.Needs = needs
 	m.steps = append(m.steps, s)
 	return s.ID
 }
@@ -234,73 +250,112 @@ func (m *maker) changesVoters() bool {
 	return false
 }
 
+// replaced reports whether a machine that is a member is to be made anew of
+// another image.
+func (m *maker) replaced(w Machine) bool {
+	o, exists := m.observed[w.Name]
+	_, member := m.members[w.Name]
+	return member && exists && o.Complete && o.Image != w.Image
+}
+
+// guardData refuses to replace the machine that alone holds the cluster's data.
+func (m *maker) guardData() error {
+	var voters []Machine
+	for _, w := range m.Wanted {
+		if w.Etcd {
+			voters = append(voters, w)
+		}
+	}
+	if len(voters) == 1 && m.members[voters[0].Name].Etcd && m.replaced(voters[0]) {
+		w := voters[0]
+		return fmt.Errorf("machine %s is the only etcd member, and to change its image (%s → %s) is to lose the cluster's data; have more members first (etcd = 3), or give the data up with: plasmid down",
+			w.Name, m.observed[w.Name].Image, w.Image)
+	}
+	return nil
+}
+
 func (m *maker) network() {
 	if !m.Network {
 		m.add(Step{Action: Create, Kind: KindNetwork, Name: m.Cluster})
 	}
 }
 
-// arrivals makes, starts and joins the machines that are wanted.
-func (m *maker) arrivals() {
+// machines makes and starts the machines that are wanted, but for those that
+// are to be replaced.
+func (m *maker) machines() {
 	network := ""
 	if !m.Network {
 		network = stepID(Create, KindNetwork, m.Cluster)
 	}
-	bootstrap := true
-	for _, mem := range m.members {
-		if mem.Etcd {
-			bootstrap = false
-		}
-	}
-	up := map[string]string{} // machine to the step after which it runs
-	anew := map[string]bool{}
 	for _, w := range m.sortedWanted() {
+		if m.replaced(w) {
+			continue
+		}
 		o, exists := m.observed[w.Name]
 		_, member := m.members[w.Name]
 		switch {
 		case exists && o.Complete && o.Image != w.Image && !member:
 			// It is of an older image and has no part in the cluster yet.
 			gone := m.add(Step{Action: Delete, Kind: KindMachine, Name: w.Name, Details: []string{"image " + o.Image + " → " + w.Image}})
-			up[w.Name] = m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{network, gone}, Machine: &w, Details: details(w)})
+			m.up[w.Name] = m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{network, gone}, Machine: &w, Details: details(w)})
 		case !exists || !o.Complete:
-			anew[w.Name] = true
-			up[w.Name] = m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{network}, Machine: &w, Details: details(w)})
+			m.anew[w.Name] = true
+			m.up[w.Name] = m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{network}, Machine: &w, Details: details(w)})
 		case !o.Running:
-			up[w.Name] = m.add(Step{Action: Start, Kind: KindMachine, Name: w.Name, Needs: []string{network}, Machine: &w})
+			m.up[w.Name] = m.add(Step{Action: Start, Kind: KindMachine, Name: w.Name, Needs: []string{network}, Machine: &w})
+			m.joined = append(m.joined, m.up[w.Name])
+		}
+	}
+}
+
+// joins makes machines members, or configures them anew. Those that are to
+// lose their vote come last.
+func (m *maker) joins() {
+	bootstrap := true
+	for _, mem := range m.members {
+		if mem.Etcd {
+			bootstrap = false
 		}
 	}
 	if bootstrap {
-		m.bootstrap(up)
+		m.bootstrap()
 	}
-	for _, w := range m.sortedWanted() {
-		mem, is := m.members[w.Name]
-		if bootstrap && w.Etcd || is && mem.Spec == w.Spec() && !anew[w.Name] {
-			continue
-		}
-		s := Step{Action: Create, Kind: KindMember, Name: w.Name, Machine: &w, Needs: append([]string{up[w.Name], m.voting}, m.firstMembers(bootstrap)...)}
-		if is {
-			s.Action, s.Details = Update, []string{mem.Spec + " → " + w.Spec()}
-			if anew[w.Name] {
-				s.Details = []string{"its machine was lost"}
+	for _, demoted := range []bool{false, true} {
+		others := slices.Clone(m.joined)
+		for _, w := range m.sortedWanted() {
+			mem, is := m.members[w.Name]
+			loses := mem.Etcd && !w.Etcd && !m.anew[w.Name]
+			if loses != demoted || m.replaced(w) || bootstrap && w.Etcd || is && mem.Spec == w.Spec() && !m.anew[w.Name] {
+				continue
 			}
-		} else if w.Etcd {
-			s.Details = []string{"etcd member"}
+			s := Step{Action: Create, Kind: KindMember, Name: w.Name, Machine: &w, Needs: append([]string{m.up[w.Name], m.voting}, m.firstMembers(bootstrap)...)}
+			if is {
+				s.Action, s.Details = Update, []string{mem.Spec + " → " + w.Spec()}
+				if m.anew[w.Name] {
+					s.Details = []string{"its machine was lost"}
+				}
+			} else if w.Etcd {
+				s.Details = []string{"etcd member"}
+			}
+			if loses {
+				s.Needs = append(s.Needs, others...)
+			}
+			id := m.add(s)
+			if w.Etcd || mem.Etcd {
+				m.voting = id
+			}
+			m.joined = append(m.joined, id)
 		}
-		id := m.add(s)
-		if w.Etcd || mem.Etcd {
-			m.voting = id
-		}
-		m.joined = append(m.joined, id)
 	}
 }
 
 // bootstrap joins the first etcd members: they start together, so each step
 // needs all their machines.
-func (m *maker) bootstrap(up map[string]string) {
+func (m *maker) bootstrap() {
 	var machines []string
 	for _, w := range m.sortedWanted() {
 		if w.Etcd {
-			machines = append(machines, up[w.Name])
+			machines = append(machines, m.up[w.Name])
 		}
 	}
 	for _, w := range m.sortedWanted() {
@@ -325,20 +380,24 @@ func (m *maker) firstMembers(bootstrap bool) []string {
 }
 
 // departures removes machines that are no longer wanted, the highest number
-// first, after the new ones have joined.
-func (m *maker) departures() {
+// first: those that are down at once, those that live after the new ones have
+// joined.
+func (m *maker) departures(alive bool) {
 	gone := sortedObserved(m.Observed)
 	slices.Reverse(gone)
+	needs := slices.Clone(m.joined)
+	if !alive {
+		needs = nil
+	}
 	for _, o := range gone {
-		if _, ok := m.wanted[o.Name]; ok {
-			continue
+		if _, ok := m.wanted[o.Name]; !ok && o.Running == alive {
+			m.leave(o, needs)
 		}
-		m.leave(o, m.joined)
 	}
 	for _, mem := range m.Members {
 		_, wanted := m.wanted[mem.Name]
-		if _, exists := m.observed[mem.Name]; !exists && !wanted {
-			m.voting = m.add(Step{Action: Delete, Kind: KindMember, Name: mem.Name, Needs: append([]string{m.voting}, m.joined...), Details: []string{"its machine is gone already"}})
+		if _, exists := m.observed[mem.Name]; !exists && !wanted && !alive {
+			m.voting = m.add(Step{Action: Delete, Kind: KindMember, Name: mem.Name, Needs: []string{m.voting}, Details: []string{"its machine is gone already"}})
 		}
 	}
 }
@@ -361,30 +420,26 @@ func (m *maker) leave(o Observed, needs []string) string {
 
 // replacements changes machines to another image one at a time: the machine
 // leaves, is made anew and joins, and then the next.
-func (m *maker) replacements() {
-	before := slices.Clone(m.joined)
+func (m *maker) replacements(alive bool) {
+	var before []string
+	if alive {
+		before = slices.Clone(m.joined)
+	}
 	if m.voting != "" {
 		before = append(before, m.voting)
 	}
 	for _, w := range m.sortedWanted() {
-		o, exists := m.observed[w.Name]
-		if _, member := m.members[w.Name]; !member || !exists || !o.Complete || o.Image == w.Image {
+		o := m.observed[w.Name]
+		if !m.replaced(w) || o.Running != alive {
 			continue
 		}
-		m.drop(w.Name)
 		left := m.add(Step{Action: Delete, Kind: KindMember, Name: w.Name, Needs: before, Details: []string{"to be replaced"}})
 		deleted := m.add(Step{Action: Delete, Kind: KindMachine, Name: w.Name, Needs: append([]string{left}, before...), Details: []string{"image " + o.Image + " → " + w.Image}})
 		made := m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{deleted}, Machine: &w, Details: details(w)})
 		joined := m.add(Step{Action: Create, Kind: KindMember, Name: w.Name, Needs: []string{made}, Machine: &w})
 		before = []string{joined}
+		m.voting, m.joined = joined, append(m.joined, joined)
 	}
-}
-
-// drop takes out the steps for a machine that is to be replaced anyway.
-func (m *maker) drop(name string) {
-	m.steps = slices.DeleteFunc(m.steps, func(s Step) bool {
-		return s.Name == name && (s.Kind == KindMachine && s.Action == Start || s.Kind == KindMember && s.Action == Update)
-	})
 }
 
 func details(w Machine) []string {
