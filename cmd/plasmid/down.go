@@ -30,6 +30,9 @@ func down(cmd *cobra.Command, g *globals) error {
 	if err != nil {
 		return err
 	}
+	if err := checkUser(cfg); err != nil {
+		return err
+	}
 	unlock, err := provision.Lock(g.StateDir(), cfg.Name)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 
@@ -13,10 +14,21 @@ import (
 	"plasmid/provision/local"
 )
 
+// checkUser refuses what this user can't do, before anything is looked at.
+func checkUser(c *config.Cluster) error {
+	if c.Provider.Local != nil && os.Geteuid() != 0 {
+		return errors.New("local machines need root: they have namespaces, mounts and cgroups of their own; use sudo")
+	}
+	return nil
+}
+
 // provider makes the provider that the cluster file asks for.
 func (g *globals) provider(c *config.Cluster, a *join.Access) (provision.Provider, error) {
 	if c.Provider.OpenStack != nil {
 		return nil, errors.New("the OpenStack provider is not in this version; use provider \"local\" {}")
+	}
+	if err := checkUser(c); err != nil {
+		return nil, err
 	}
 	keys := c.SSHKeys
 	if a != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,8 +41,9 @@ func isActive(u api.Unit, _ bool) (bool, string) {
 		}
 		switch {
 		case st.Active == "active", st.Active == "inactive" && st.Message == "" && r.Wish == store.Launched && !st.Since.IsZero():
-		case st.Active == "failed":
-			return false, failedPrefix + "failed on " + r.Name + ": " + st.Message
+		case st.Active == "failed" || st.GaveUp:
+			// The state can be known before the agent's word on it.
+			return false, failedPrefix + "failed on " + r.Name + ": " + cmp.Or(st.Message, "see: plasmid journal "+u.Name)
 		default:
 			return false, fmt.Sprintf("is %s on %s%s", st.Active, r.Name, because(st.Message))
 		}

@@ -35,6 +35,9 @@ func up(cmd *cobra.Command, g *globals, noApps bool) error {
 	if err != nil {
 		return err
 	}
+	if err := checkUser(cfg); err != nil {
+		return err
+	}
 	if _, err := image.For(g.imageOptions(cfg)); err != nil {
 		return err // before anything is made
 	}

@@ -191,14 +191,16 @@ func firstFree(taken map[netip.Prefix]string) string {
 // default route, or the halves that VPNs make of it.
 const widest = 8
 
-// overlapping says what the prefix collides with.
+// overlapping says what the prefix collides with: of several, the widest, which
+// tells most.
 func overlapping(prefix netip.Prefix, taken map[netip.Prefix]string) string {
+	best, found := netip.Prefix{}, ""
 	for t, by := range taken {
-		if t.Bits() >= widest && t.Overlaps(prefix) {
-			return by
+		if t.Bits() >= widest && t.Overlaps(prefix) && (found == "" || t.Compare(best) < 0 && t.Bits() == best.Bits() || t.Bits() < best.Bits()) {
+			best, found = t, by
 		}
 	}
-	return ""
+	return found
 }
 
 // plug makes a machine's namespace and its cable to the bridge, as far as they

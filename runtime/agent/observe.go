@@ -67,7 +67,7 @@ func (w *worker) publish(s systemd.State) {
 	state := store.State{
 		Machine: w.agent.Machine.ID, Unit: w.name,
 		Load: s.Load, Active: s.Active, Sub: s.Sub, Since: s.Since,
-		Ready: w.ready && s.Started(), Message: w.message,
+		Ready: w.ready && s.Started(), Message: w.message, GaveUp: w.gaveUp,
 	}
 	if w.text != "" {
 		state.Hash = unit.Hash(w.text)

@@ -29,6 +29,7 @@ type worker struct {
 	cancel   context.CancelFunc // of the reconciliation under way
 	text     string             // of the unit's file; empty: there is none
 	message  string             // why the unit is not as wished
+	gaveUp   bool               // and is not tried again
 	draining int                // it is being stopped: it is not to be registered again
 	ready    bool
 	notReady error
@@ -118,10 +119,15 @@ func (w *worker) run() {
 	}
 }
 
-// note says why the unit is not as wished, or that it is.
-func (w *worker) note(message string) {
+// note says why the unit is not as wished yet, or that it is.
+func (w *worker) note(message string) { w.say(message, false) }
+
+// giveUp says why the unit is not as wished and is not tried again either.
+func (w *worker) giveUp(message string) { w.say(message, true) }
+
+func (w *worker) say(message string, gaveUp bool) {
 	w.mu.Lock()
-	w.message = message
+	w.message, w.gaveUp = message, gaveUp
 	w.mu.Unlock()
 	w.look()
 }
@@ -134,7 +140,7 @@ func (w *worker) reconcile(ctx context.Context, p *store.Placement) error {
 	}
 	spec, err := unit.SpecOf(p.Unit, p.Text)
 	if err != nil {
-		w.note(err.Error())
+		w.giveUp(err.Error())
 		return nil
 	}
 	s, err := w.agent.Systemd.State(ctx, w.name)
@@ -172,7 +178,7 @@ func (w *worker) reconcile(ctx context.Context, p *store.Placement) error {
 			return err
 		}
 		if s.Load != "loaded" {
-			w.note(fmt.Sprintf("systemd can't load it (%s): %s; see: plasmid cat %s", s.Load, s.Error, w.name))
+			w.giveUp(fmt.Sprintf("systemd can't load it (%s): %s; see: plasmid cat %s", s.Load, s.Error, w.name))
 			return nil
 		}
 	}
@@ -238,7 +244,7 @@ func (w *worker) start(ctx context.Context, p *store.Placement) error {
 		w.agent.marks.remove(w.name)
 		return fmt.Errorf("a unit that %s needs did not start; see: plasmid status %s", w.name, w.name)
 	case result != "done":
-		w.note(fmt.Sprintf("systemd's start job ended as %q; see: plasmid journal %s", result, w.name))
+		w.giveUp(fmt.Sprintf("systemd's start job ended as %q; see: plasmid journal %s", result, w.name))
 	default:
 		w.look()
 	}

@@ -82,6 +82,15 @@ func exampleImage() string {
 
 func (c *cluster) file() string { return filepath.Join(c.dir, "cluster.hcl") }
 
+// readable lets every user read the cluster file.
+func (c *cluster) readable() {
+	for dir := c.dir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
 // command is plasmid with arguments.
 func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(repo(), "bin", "plasmid"), append([]string{"--file", c.file()}, args...)...)

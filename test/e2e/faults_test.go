@@ -162,6 +162,29 @@ func TestCluster(t *testing.T) {
 		c.mustRun("destroy", "bad.service", "good.service")
 	})
 
+	t.Run("a start that systemd refuses", func(t *testing.T) {
+		c.unit("lonely.socket", "[Socket]\nListenStream=9999\n") // its service is nowhere
+		start := time.Now()
+		_, err := c.run("start", "lonely.socket")
+		if err == nil || !strings.Contains(err.Error(), "lonely.socket failed on") || time.Since(start) > 10*time.Second {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		c.mustRun("destroy", "lonely.socket")
+	})
+
+	t.Run("a port in use", func(t *testing.T) {
+		c.unit("busy.socket", "[Socket]\nListenStream=22\n[X-Fleet]\nMachineOf=busy.service\n")
+		c.unit("busy.service", sleeper)
+		_, err := c.run("start", "busy.service", "busy.socket")
+		if err == nil || !strings.Contains(err.Error(), "busy.socket failed on") || !strings.Contains(err.Error(), "plasmid journal busy.socket") {
+			t.Errorf("got %v", err)
+		}
+		if out := c.mustRun("journal", "busy.socket"); !strings.Contains(out, "Address already in use") {
+			t.Errorf("the journal says nothing of the port:\n%s", out)
+		}
+		c.mustRun("destroy", "busy.service", "busy.socket")
+	})
+
 	units := c.sleepers("s", 12)
 
 	t.Run("hooks of the old text end before those of the new begin", func(t *testing.T) {
@@ -411,6 +434,26 @@ func TestTwoClusters(t *testing.T) {
 	before := a.invocations("s@")
 	b := newCluster(t, "e2eb", one)
 	b.mustRun("up", "--yes")
+	t.Run("a network in use", func(t *testing.T) {
+		c := newCluster(t, "e2ec", "provider \"local\" { cidr = \""+network(t, a)+"\" }\n"+one)
+		if _, err := c.run("up", "--yes"); err == nil || !strings.Contains(err.Error(), "is in use on this host (cluster e2ea)") {
+			t.Errorf("got %v", err)
+		}
+	})
+
+	t.Run("no root", func(t *testing.T) {
+		c := newCluster(t, "e2ed", one)
+		for _, command := range []string{"up", "plan", "down"} {
+			cmd := c.command(t.Context(), command, "--yes")
+			cmd.Env = append(cmd.Env, "PLASMID_STATE=/nowhere")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+			c.readable()
+			if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "need root") || !strings.Contains(string(out), "sudo") {
+				t.Errorf("%s: %v: %s", command, err, out)
+			}
+		}
+	})
+
 	if n := len(b.units()); n != 0 {
 		t.Errorf("the second cluster has %d units", n)
 	}
@@ -418,4 +461,11 @@ func TestTwoClusters(t *testing.T) {
 	if after := a.invocations("s@"); !maps.Equal(before, after) {
 		t.Errorf("the first cluster was touched:\n%v\n%v", before, after)
 	}
+}
+
+// network is the /24 that a cluster's machines are in.
+func network(t *testing.T, c *cluster) string {
+	t.Helper()
+	address := c.machines()[0].PrivateIPv4
+	return address[:strings.LastIndexByte(address, '.')] + ".0/24"
 }

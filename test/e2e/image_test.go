@@ -194,15 +194,6 @@ func TestImageBuild(t *testing.T) {
 	})
 }
 
-// readable lets every user read the cluster file.
-func (b *builder) readable() {
-	for dir := b.dir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			b.t.Fatal(err)
-		}
-	}
-}
-
 // waitFor reads until a line contains what, and returns all that was read.
 func waitFor(t *testing.T, r io.Reader, what string) string {
 	t.Helper()
