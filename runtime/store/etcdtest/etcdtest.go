@@ -4,6 +4,7 @@ package etcdtest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -47,9 +48,13 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
+// freeAddr returns an address that stays free when nobody listens on it. A
+// port of 127.0.0.1 would not: clients' ends of connections are there too, and
+// one may take it while the server is down.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	host := fmt.Sprintf("127.%d.%d.%d", 64+rand.N(64), rand.N(256), 1+rand.N(254))
+	l, err := net.Listen("tcp4", net.JoinHostPort(host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
