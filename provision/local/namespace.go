@@ -50,6 +50,23 @@ func removeNS(ctx context.Context, ns string) error {
 	return nil
 }
 
+// unmountNetns undoes what "ip netns add" does besides: it mounts the directory
+// of the names over itself, and leaves it so when the last name is gone.
+// Whoever adds the next one mounts it again.
+func unmountNetns() error {
+	const dir = "/run/netns"
+	names, err := os.ReadDir(dir)
+	if err != nil || len(names) > 0 {
+		return nil
+	}
+	// EINVAL: it is no mount. EBUSY: somebody has just added a name.
+	err = unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
+	if err != nil && err != unix.EINVAL && err != unix.EBUSY {
+		return fmt.Errorf("unmounting %s: %w", dir, err)
+	}
+	return nil
+}
+
 // links lists the interfaces in a namespace.
 func links(ctx context.Context, ns string) (map[string]bool, error) {
 	if !alive(ns) {

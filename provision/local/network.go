@@ -281,5 +281,8 @@ func (p *Provider) deleteNetwork(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := unmountNetns(); err != nil {
+		return err
+	}
 	return os.RemoveAll(p.dir)
 }

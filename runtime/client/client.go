@@ -28,17 +28,19 @@ type Config struct {
 	TLS       *tls.Config
 }
 
-// Client asks one endpoint after the other until one answers.
+// Client asks the endpoint that connects first, and if it fails one after the
+// other until one answers.
 type Client struct {
 	endpoints []endpoint
 
 	mu   sync.Mutex
-	good int // the endpoint that answered last
+	good int // the endpoint that answered last; none: -1
 }
 
 type endpoint struct {
 	name string
 	base string
+	dial dialer
 	http *http.Client
 }
 
@@ -50,26 +52,28 @@ func New(c Config) (*Client, error) {
 	if len(c.Endpoints) == 0 {
 		return nil, errors.New("no machine of the cluster is known")
 	}
-	cl := &Client{}
+	cl := &Client{good: -1}
 	for _, e := range c.Endpoints {
 		u, err := url.Parse(e)
 		if err != nil {
 			return nil, err
 		}
-		dialer := &net.Dialer{Timeout: dialTimeout}
-		t := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: c.TLS, TLSHandshakeTimeout: dialTimeout}
-		base := e
+		base, network, address := e, "tcp", u.Host
 		switch u.Scheme {
 		case "unix":
-			t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return dialer.DialContext(ctx, "unix", u.Path)
-			}
-			base = "http://plasmid"
+			base, network, address = "http://plasmid", "unix", u.Path
 		case "https", "http":
+			if u.Port() == "" {
+				address = net.JoinHostPort(u.Hostname(), u.Scheme)
+			}
 		default:
 			return nil, fmt.Errorf("endpoint %q is neither unix:///… nor https://…", e)
 		}
-		cl.endpoints = append(cl.endpoints, endpoint{e, strings.TrimSuffix(base, "/"), &http.Client{Transport: t}})
+		d := &net.Dialer{Timeout: dialTimeout}
+		dial := func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, network, address) }
+		t := &http.Transport{TLSClientConfig: c.TLS, TLSHandshakeTimeout: dialTimeout,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
+		cl.endpoints = append(cl.endpoints, endpoint{e, strings.TrimSuffix(base, "/"), dial, &http.Client{Transport: t}})
 	}
 	return cl, nil
 }
@@ -82,11 +86,25 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
+// first is the endpoint to begin with: the one that answered last, or else the
+// first to connect.
+func (c *Client) first(ctx context.Context) int {
+	c.mu.Lock()
+	good := c.good
+	c.mu.Unlock()
+	if good >= 0 || len(c.endpoints) == 1 {
+		return max(good, 0)
+	}
+	dialers := make([]dialer, len(c.endpoints))
+	for i, e := range c.endpoints {
+		dialers[i] = e.dial
+	}
+	return race(ctx, dialers)
+}
+
 // do sends a request to the first endpoint that can be reached.
 func (c *Client) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
-	c.mu.Lock()
-	first := c.good
-	c.mu.Unlock()
+	first := c.first(ctx)
 	var errs []error
 	for i := range c.endpoints {
 		n := (first + i) % len(c.endpoints)

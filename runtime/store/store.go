@@ -14,6 +14,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 )
 
 // Config says how to reach etcd.
@@ -33,6 +34,13 @@ const DefaultTimeout = 5 * time.Second
 // maxOps is the most operations in one transaction; etcd's own default limit
 // is 128.
 const maxOps = 100
+
+// reconnect says how soon an etcd that was away is tried again. By gRPC's own
+// default it could be two minutes, in which every lease would expire.
+var reconnect = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+	MinConnectTimeout: DefaultTimeout,
+}
 
 // Errors of the store. What wraps them names the key.
 var (
@@ -73,7 +81,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		DialKeepAliveTimeout: 3 * time.Second,
 		AutoSyncInterval:     0,
 		RejectOldCluster:     false,
-		DialOptions:          c.DialOptions,
+		DialOptions:          append([]grpc.DialOption{grpc.WithConnectParams(reconnect)}, c.DialOptions...),
 		Logger:               zap.NewNop(), // errors come back from the calls
 	})
 	if err != nil {

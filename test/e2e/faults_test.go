@@ -260,9 +260,14 @@ func TestCluster(t *testing.T) {
 		for _, m := range all {
 			c.in(m, "systemctl start --no-block etcd")
 		}
-		back := c.until(60*time.Second, "the cluster answers again", func() error { return c.allActive(units) })
-		t.Logf("the cluster answers %v after etcd was started", back.Round(100*time.Millisecond))
+		back := c.until(60*time.Second, "the cluster takes changes again", func() error {
+			_, err := c.run("submit", c.unit("back.service", sleeper))
+			return err
+		})
+		t.Logf("the cluster takes changes %v after etcd was started", back.Round(100*time.Millisecond))
 		time.Sleep(10 * time.Second) // time to do wrong
+		c.until(time.Second, "all units are reported", func() error { return c.allActive(units) })
+		c.mustRun("destroy", "back.service")
 		if after := c.invocations("s@"); !maps.Equal(before, after) {
 			t.Errorf("units were restarted or moved:\n%v\n%v", before, after)
 		}
