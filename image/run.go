@@ -76,8 +76,10 @@ func runIn(ctx context.Context, t *progress.Task, env []string, stdin string, ow
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		// What the program did not end itself may not go on.
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		if cmd.Process != nil { // else ctx ended before it was begun
+			// What the program did not end itself may not go on.
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		}
 		return ctx.Err()
 	case errors.Is(err, syscall.ENOSPC) || last.has("No space left on device"):
 		return fmt.Errorf("%s: no space left on the disk; make room (plasmid image prune) and run the build again", name)
