@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -113,6 +114,13 @@ func reportUp(cmd *cobra.Command, g *globals, c *cluster, p plan.Plan, apps []ap
 			fmt.Fprintf(out, "front: %s\n", a.Front)
 		}
 	}
-	fmt.Fprintf(out, "\nWorth trying next:\n  plasmid list-units\n  plasmid list-machines\n  plasmid local power-off %s    # and see its units move\n", machines[len(machines)-1].Name)
+	// As it was called: bin/plasmid is in nobody's PATH.
+	self := os.Args[0]
+	fmt.Fprintf(out, "\nWorth trying next:\n  %s list-units\n  %s status\n", self, self)
+	if c.config.Provider.Local != nil {
+		fmt.Fprintf(out, "  %s local power-off %s    # and see its units move\n", self, machines[len(machines)-1].Name)
+	} else {
+		fmt.Fprintf(out, "  %s ssh %s\n", self, machines[len(machines)-1].Name)
+	}
 	return nil
 }
