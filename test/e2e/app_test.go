@@ -200,6 +200,11 @@ func TestHello(t *testing.T) {
 		})
 	})
 
+	t.Run("the README's tour", func(t *testing.T) {
+		c.until(30*time.Second, "five instances answer", func() error { return wantInstances(url, five...) })
+		c.takeTour(url)
+	})
+
 	t.Run("destroy", func(t *testing.T) {
 		c.mustRun("app", "destroy", "--yes", "hello")
 		if n := len(c.units()); n != 0 {
