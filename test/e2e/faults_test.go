@@ -126,6 +126,25 @@ func TestCluster(t *testing.T) {
 		}
 	})
 
+	t.Run("systemd's adapter on a real systemd", func(t *testing.T) {
+		binary := filepath.Join(c.dir, "systemd.test")
+		build := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", "systemd", "-o", binary, "plasmid/runtime/systemd")
+		build.Dir = repo()
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		program, err := os.Open(binary)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer program.Close()
+		cmd := c.command(t.Context(), "local", "exec", c.machine(3), "sh", "-euc", "cat >/var/tmp/systemd.test; chmod 755 /var/tmp/systemd.test; /var/tmp/systemd.test -test.v; rm /var/tmp/systemd.test")
+		cmd.Stdin = program
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+
 	t.Run("nothing listens beyond what is meant to", func(t *testing.T) {
 		for _, m := range all {
 			for line := range strings.Lines(c.in(m, "ss -Hltn | awk '{print $4}'")) {
@@ -179,7 +198,7 @@ func TestCluster(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "busy.socket failed on") || !strings.Contains(err.Error(), "plasmid journal busy.socket") {
 			t.Errorf("got %v", err)
 		}
-		if out := c.mustRun("journal", "busy.socket"); !strings.Contains(out, "Address already in use") {
+		if out := c.mustRun("journal", "busy.socket"); !strings.Contains(out, ":22)") {
 			t.Errorf("the journal says nothing of the port:\n%s", out)
 		}
 		c.mustRun("destroy", "busy.service", "busy.socket")
