@@ -126,8 +126,9 @@ func newAppCommand(g *globals) *cobra.Command {
 		return out, nil
 	}
 	cmd.AddCommand(&cobra.Command{
-		Use:   "deploy [APP…]",
-		Short: "Build apps' images, hand them to the machines and start the units",
+		Use:     "deploy [APP…]",
+		Example: "  plasmid app deploy\n  plasmid app deploy hello",
+		Short:   "Build apps' images, hand them to the machines and start the units",
 		Long: `Builds what has changed, hands images to the machines, and starts units in their
 order, each when those before it are ready. What has not changed is left alone.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -151,8 +152,9 @@ order, each when those before it are ready. What has not changed is left alone.`
 			return nil
 		},
 	}, &cobra.Command{
-		Use:   "status [APP…]",
-		Short: "Show the units of apps, and where they answer",
+		Use:     "status [APP…]",
+		Example: "  plasmid app status",
+		Short:   "Show the units of apps, and where they answer",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _, cl, err := g.appCluster()
 			if err != nil {
@@ -170,9 +172,10 @@ order, each when those before it are ready. What has not changed is left alone.`
 			return nil
 		},
 	}, &cobra.Command{
-		Use:   "destroy APP…",
-		Short: "Take apps off the cluster, with their keys",
-		Args:  cobra.MinimumNArgs(1),
+		Use:     "destroy APP…",
+		Example: "  plasmid app destroy hello",
+		Short:   "Take apps off the cluster, with their keys",
+		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, access, cl, err := g.appCluster()
 			if err != nil {

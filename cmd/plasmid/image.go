@@ -217,9 +217,10 @@ func printBoots(w io.Writer, output string, i *image.Image, boots []image.Boot) 
 func newImagePruneCommand(g *globals) *cobra.Command {
 	keep := 2
 	cmd := &cobra.Command{
-		Use:   "prune",
-		Short: "Remove old images that no machine runs from",
-		Args:  cobra.NoArgs,
+		Use:     "prune",
+		Example: "  plasmid image prune\n  plasmid image prune --keep 1",
+		Short:   "Remove old images that no machine runs from",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			removed, err := image.Prune(g.StateDir(), keep, func(id string) bool { return imageInUse(g.StateDir(), id) })
 			for _, id := range removed {

@@ -143,9 +143,10 @@ func yesNo(b bool) string {
 func newListUnitFilesCommand(g *globals) *cobra.Command {
 	var t table
 	cmd := &cobra.Command{
-		Use:   "list-unit-files",
-		Short: "List the units that the cluster knows, with what is wished and what is",
-		Args:  cobra.NoArgs,
+		Use:     "list-unit-files",
+		Example: "  plasmid list-unit-files\n  plasmid list-unit-files -o json",
+		Short:   "List the units that the cluster knows, with what is wished and what is",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := g.Client()
 			if err != nil {
@@ -182,9 +183,10 @@ func newListUnitFilesCommand(g *globals) *cobra.Command {
 func newListMachinesCommand(g *globals) *cobra.Command {
 	var t table
 	cmd := &cobra.Command{
-		Use:   "list-machines",
-		Short: "List the machines of the cluster",
-		Args:  cobra.NoArgs,
+		Use:     "list-machines",
+		Example: "  plasmid list-machines\n  plasmid list-machines -o json",
+		Short:   "List the machines of the cluster",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := g.Client()
 			if err != nil {

@@ -14,9 +14,10 @@ func newLocalCommand(g *globals) *cobra.Command {
 	}
 	each := func(use, short string, do func(*cobra.Command, *local.Provider, string) error) *cobra.Command {
 		return &cobra.Command{
-			Use:   use + " MACHINE…",
-			Short: short,
-			Args:  cobra.MinimumNArgs(1),
+			Use:     use + " MACHINE…",
+			Example: "  plasmid local " + use + " demo-core-2",
+			Short:   short,
+			Args:    cobra.MinimumNArgs(1),
 			RunE: func(cmd *cobra.Command, names []string) error {
 				p, err := g.localProvider()
 				if err != nil {

@@ -15,9 +15,10 @@ import (
 
 func newCatCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
-		Use:   "cat UNIT…",
-		Short: "Print unit files as the cluster has them",
-		Args:  cobra.MinimumNArgs(1),
+		Use:     "cat UNIT…",
+		Example: "  plasmid cat hello.service",
+		Short:   "Print unit files as the cluster has them",
+		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := g.Client()
 			if err != nil {

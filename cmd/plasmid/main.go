@@ -65,5 +65,6 @@ func newRootCommand() *cobra.Command {
 		newJournalCommand(g), newSSHCommand(g), newAppCommand(g),
 		newListUnitsCommand(g), newListUnitFilesCommand(g), newListMachinesCommand(g), newInventoryCommand(g),
 	)
+	withHints(root)
 	return root
 }

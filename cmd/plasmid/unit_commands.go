@@ -32,10 +32,11 @@ func wishCommand(g *globals, use, short, long string, wish store.Wish, title str
 	var w waiting
 	var replace bool
 	cmd := &cobra.Command{
-		Use:   use + " UNIT…",
-		Short: short,
-		Long:  long,
-		Args:  cobra.MinimumNArgs(1),
+		Use:     use + " UNIT…",
+		Short:   short,
+		Example: "  plasmid " + use + " hello.service",
+		Long:    long,
+		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := g.Client()
 			if err != nil {
@@ -157,9 +158,10 @@ func newUnloadCommand(g *globals) *cobra.Command {
 func newDestroyCommand(g *globals) *cobra.Command {
 	var w waiting
 	cmd := &cobra.Command{
-		Use:   "destroy UNIT…",
-		Short: "Stop units and forget them",
-		Args:  cobra.MinimumNArgs(1),
+		Use:     "destroy UNIT…",
+		Example: "  plasmid destroy hello.service web@{1..5}.service",
+		Short:   "Stop units and forget them",
+		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := g.Client()
 			if err != nil {
@@ -191,9 +193,10 @@ func newDestroyCommand(g *globals) *cobra.Command {
 func newRestartCommand(g *globals) *cobra.Command {
 	var w waiting
 	cmd := &cobra.Command{
-		Use:   "restart UNIT…",
-		Short: "Stop units and start them again where they are",
-		Args:  cobra.MinimumNArgs(1),
+		Use:     "restart UNIT…",
+		Example: "  plasmid restart hello.service",
+		Short:   "Stop units and start them again where they are",
+		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := g.Client()
 			if err != nil {

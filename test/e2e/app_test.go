@@ -67,9 +67,14 @@ func wantInstances(url string, want ...string) error {
 	return nil
 }
 
+// helloApp is the part of a cluster file that has the sample app.
+func helloApp() string {
+	return fmt.Sprintf("\napp \"hello\" { source = %q }", filepath.Join(repo(), "apps/hello"))
+}
+
 // TestHello deploys the sample app, and takes instances and a machine away.
 func TestHello(t *testing.T) {
-	c := newCluster(t, "e2eapp", threeMachines+fmt.Sprintf("\napp \"hello\" { source = %q }", filepath.Join(repo(), "apps/hello")))
+	c := newCluster(t, "e2eapp", threeMachines+helloApp())
 	url := front(t, c.mustRun("up", "--yes"))
 	all := []string{c.machine(1), c.machine(2), c.machine(3)}
 	five := []string{"1", "2", "3", "4", "5"}

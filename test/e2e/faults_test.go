@@ -417,10 +417,11 @@ func exitCode(err error) int {
 	return 0
 }
 
-// TestInterruptedUp kills up at several moments, and sees it carry on.
+// TestInterruptedUp kills up at several moments, while machines are made, join
+// and get an app, and sees it carry on.
 func TestInterruptedUp(t *testing.T) {
-	c := newCluster(t, "e2ecut", threeMachines)
-	for i, after := range []time.Duration{300 * time.Millisecond, 2 * time.Second, 5 * time.Second} {
+	c := newCluster(t, "e2ecut", threeMachines+helloApp())
+	for i, after := range []time.Duration{300 * time.Millisecond, 2 * time.Second, 5 * time.Second, 3 * time.Second, 2 * time.Second} {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		cmd := c.command(ctx, "up", "--yes")
 		if err := cmd.Start(); err != nil {
@@ -435,14 +436,14 @@ func TestInterruptedUp(t *testing.T) {
 		_ = cmd.Wait()
 		cancel()
 	}
-	c.mustRun("up", "--yes")
+	url := front(t, c.mustRun("up", "--yes"))
 	if out := c.mustRun("up", "--yes"); !strings.Contains(out, "nothing was changed") {
 		t.Errorf("up after up: %s", out)
 	}
 	if n := len(c.machines()); n != 3 {
 		t.Errorf("%d machines", n)
 	}
-	c.sleepers("s", 3)
+	c.until(30*time.Second, "five instances answer", func() error { return wantInstances(url, "1", "2", "3", "4", "5") })
 }
 
 // TestTwoClusters runs two clusters side by side; taking one down leaves the
