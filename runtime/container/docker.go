@@ -21,6 +21,10 @@ import (
 
 const callTimeout = 5 * time.Second
 
+// defaultNetwork is what Docker calls the one that containers are on if nothing
+// else is said.
+const defaultNetwork = "bridge"
+
 // State is a container as Docker sees it.
 type State struct {
 	Exists  bool
@@ -66,8 +70,8 @@ func (d *Docker) Inspect(ctx context.Context, name string) (State, error) {
 		}
 	}
 	if c.NetworkSettings != nil {
-		s.IP = c.NetworkSettings.IPAddress
-		for _, name := range slices.Sorted(maps.Keys(c.NetworkSettings.Networks)) {
+		networks := slices.Sorted(maps.Keys(c.NetworkSettings.Networks))
+		for _, name := range append([]string{defaultNetwork}, networks...) {
 			if n := c.NetworkSettings.Networks[name]; s.IP == "" && n != nil {
 				s.IP = n.IPAddress
 			}

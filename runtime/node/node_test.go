@@ -127,7 +127,7 @@ func TestRequest(t *testing.T) {
 		}
 		return string(der)
 	}
-	if public() != public() {
+	if first, second := public(), public(); first != second {
 		t.Error("the second request has another key")
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
