@@ -222,8 +222,10 @@ func check(c store.UnitChange) error {
 	if c.Wish != "" && !c.Wish.Valid() {
 		return fmt.Errorf("unit %s: wish %q is none of inactive, loaded, launched", c.Name, c.Wish)
 	}
-	if n.Template && c.Wish != "" && c.Wish != store.Inactive {
-		return fmt.Errorf("%s is a template and can't run itself; name an instance, such as %s", c.Name, n.InstanceOf("1"))
+	if c.Wish != "" && c.Wish != store.Inactive {
+		if err := n.Runnable(); err != nil {
+			return err
+		}
 	}
 	if c.Text != "" {
 		_, err = unit.SpecOf(c.Name, c.Text)

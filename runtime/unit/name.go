@@ -9,8 +9,13 @@ import (
 // MaxNameLength is systemd's limit (UNIT_NAME_MAX) on a unit's name, in bytes.
 const MaxNameLength = 255
 
-// Types are the unit types that can be given to the cluster.
-var Types = []string{"service", "socket", "target", "device", "mount", "automount", "swap", "timer", "path", "slice", "scope"}
+// Types are the unit types that can be given to the cluster: those that fleet
+// took.
+var Types = []string{"service", "socket", "busname", "target", "snapshot", "device", "mount", "automount", "swap", "timer", "path", "slice", "scope"}
+
+// gone are the types among them that systemd no longer has. Such a unit can be
+// kept, as fleet kept it, but not be put on a machine.
+var gone = map[string]string{"snapshot": "228", "busname": "234"}
 
 // templated are the types that may have templates.
 var templated = []string{"service", "socket", "target", "timer", "path", "mount", "swap", "automount"}
@@ -57,6 +62,17 @@ func ParseName(s string) (Name, error) {
 
 func nameRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(`:-_.\@`, r)
+}
+
+// Runnable returns why no machine can have a unit of this name, or nil.
+func (n Name) Runnable() error {
+	if n.Template {
+		return fmt.Errorf("%s is a template and can't run itself; name an instance, such as %s", n.Full, n.InstanceOf("1"))
+	}
+	if since := gone[n.Type]; since != "" {
+		return fmt.Errorf("%s can't run: systemd has no %s units since version %s", n.Full, n.Type, since)
+	}
+	return nil
 }
 
 // TemplateOf is the name of the template that n is an instance of, or empty.

@@ -1,6 +1,7 @@
 package unit
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,5 +54,35 @@ func TestExpand(t *testing.T) {
 	n, _ := ParseName("app@7.service")
 	if got := n.expand("%n %N %p %i %% %%i %H"); got != "app@7.service app@7 app 7 % %i %H" {
 		t.Error(got)
+	}
+}
+
+func TestTypes(t *testing.T) {
+	for _, typ := range Types {
+		n, err := ParseName("a." + typ)
+		if err != nil {
+			t.Error(err)
+		}
+		err = n.Runnable()
+		if _, is := gone[typ]; is != (err != nil) {
+			t.Errorf("%s runs: %v", n.Full, err)
+		}
+		_, err = ParseName("a@1." + typ)
+		if is := slices.Contains(templated, typ); is != (err == nil) {
+			t.Errorf("instance of a %s: %v", typ, err)
+		}
+	}
+	if len(Types) != 13 {
+		t.Errorf("%d types", len(Types))
+	}
+}
+
+func TestTemplateDoesNotRun(t *testing.T) {
+	n, err := ParseName("a@.timer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Runnable(); err == nil || !strings.Contains(err.Error(), "name an instance, such as a@1.timer") {
+		t.Error(err)
 	}
 }

@@ -74,6 +74,7 @@ var legacy = map[string]string{
 
 var (
 	fleetOptions   = []string{"MachineID", "MachineOf", "MachineMetadata", "Conflicts", "Global", "Replaces"}
+	installOptions = []string{"WantedBy", "RequiredBy"}
 	plasmidOptions = []string{"App", "Container", "Images", "Ready", "ReadyInterval", "ReadyTimeout", "Register"}
 )
 
@@ -95,12 +96,27 @@ func SpecOf(name, text string) (Spec, error) {
 // meant to have one, in sentences. fleet took such files, so they are no errors.
 func (f *File) Warnings() []string {
 	var ws []string
+	odd := map[string]bool{}
 	for i, o := range f.Options {
+		if s := misspelt(o.Section); s != "" && !odd[o.Section] {
+			odd[o.Section] = true
+			ws = append(ws, fmt.Sprintf("line %d: section [%s] is ignored; did you mean [%s]?", f.line(i), o.Section, s))
+		}
 		if o.Section == sectionFleet && !slices.Contains(fleetOptions, o.Name) && legacy[o.Name] == "" {
 			ws = append(ws, fmt.Sprintf("line %d: unknown option %s= in [X-Fleet] is ignored%s", f.line(i), o.Name, suggest(o.Name, fleetOptions)))
 		}
 	}
 	return ws
+}
+
+// misspelt returns the section of ours that a name was likely meant to be.
+func misspelt(section string) string {
+	for _, s := range []string{sectionFleet, sectionPlasmid} {
+		if section != s && strings.EqualFold(strings.TrimPrefix(strings.ToLower(section), "x-"), strings.TrimPrefix(s, "X-")) {
+			return s
+		}
+	}
+	return ""
 }
 
 func (f *File) spec(n Name) (Spec, error) {
@@ -150,7 +166,11 @@ func (s *Spec) setFleet(name, value string) error {
 		s.Global = b
 		return err
 	case "MachineID":
-		s.MachineID = strings.ToLower(value)
+		id := strings.ToLower(value)
+		if s.MachineID != "" && id != s.MachineID {
+			return fmt.Errorf("%s was named before; a unit is on one machine", s.MachineID)
+		}
+		s.MachineID = id
 	case "MachineOf":
 		s.MachineOf = append(s.MachineOf, strings.Fields(value)...)
 	case "Replaces":

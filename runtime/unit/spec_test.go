@@ -20,6 +20,15 @@ func TestSpecOf(t *testing.T) {
 		{"fleet", "a@1.service", "[X-Fleet]\nMachineMetadata=role=web\nMachineMetadata=\"role=db\" \"zone=a b\"\nConflicts=%p@*.service x.service\n",
 			Spec{Metadata: map[string][]string{"role": {"web", "db"}, "zone": {"a b"}}, Conflicts: []string{"a@*.service", "x.service"}, Ready: defaults}},
 		{"legacy", "a@1.service", "[X-Fleet]\nX-ConditionMachineOf=b@%i.service\n", Spec{MachineOf: []string{"b@1.service"}, Ready: defaults}},
+		{"legacy metadata and conflicts", "a.service", "[X-Fleet]\nX-ConditionMachineMetadata=role=web\nX-Conflicts=b.* c.service\nX-Conflicts=d.service\n",
+			Spec{Metadata: map[string][]string{"role": {"web"}}, Conflicts: []string{"b.*", "c.service", "d.service"}, Ready: defaults}},
+		{"legacy machine id", "a.service", "[X-Fleet]\nX-ConditionMachineID=abcdef01\n", Spec{MachineID: "abcdef01", Ready: defaults}},
+		{"legacy boot id", "a.service", "[X-Fleet]\nX-ConditionMachineBootID=abcdef01\n", Spec{MachineID: "abcdef01", Ready: defaults}},
+		{"peers", "b@2.service", "[X-Fleet]\nMachineOf=a@%i.service\nMachineOf=%p-data.service c.service\n",
+			Spec{MachineOf: []string{"a@2.service", "b-data.service", "c.service"}, Ready: defaults}},
+		{"replaces", "b@2.service", "[X-Fleet]\nReplaces=%N.timer\n", Spec{Replaces: []string{"b@2.timer"}, Ready: defaults}},
+		{"global with conflicts and metadata", "g.service", "[X-Fleet]\nGlobal=1\nConflicts=h*\nMachineMetadata=host=%p\n",
+			Spec{Global: true, Conflicts: []string{"h*"}, Metadata: map[string][]string{"host": {"g"}}, Ready: defaults}},
 		{"machine id", "pin@ABCDEF01.service", "[X-Fleet]\nMachineID=%i\n", Spec{MachineID: "abcdef01", Ready: defaults}},
 		{"global", "g.service", "[X-Fleet]\nGlobal=false\nGlobal=yes\n", Spec{Global: true, Ready: defaults}},
 		{"install", "a.service", "[Install]\nWantedBy=b.service c.service\nRequiredBy=d.service\n",
@@ -54,6 +63,8 @@ func TestSpecErrors(t *testing.T) {
 		{"[X-Fleet]\nConflicts=b\nReplaces=b.service\n", "Conflicts= and Replaces= can't"},
 		{"[X-Fleet]\nMachineOf=b.service\nConflicts=b.*\n", "MachineOf=b.service asks for the unit that Conflicts=b.* keeps away"},
 		{"[X-Fleet]\nMachineOf=b.service\nReplaces=b.service\n", "that Replaces= drives away"},
+		{"[X-Fleet]\nMachineID=a\nX-ConditionMachineID=b\n", "line 3: X-ConditionMachineID=: a was named before"},
+		{"[X-Fleet]\nX-ConditionMachineID=a\nX-Conflicts=b\n", "MachineID= and Conflicts= can't"},
 		{"[X-Fleet]\nConflicts=[a\n", "a.service: line 2: Conflicts=: \"[a\" is no glob pattern"},
 		{"[X-Fleet]\nMachineMetadata=role\n", `line 2: MachineMetadata=: "role" is not of the form key=value`},
 		{"[X-Fleet]\nMachineMetadata=\"role=a\n", "the quote \" is not closed"},
@@ -76,11 +87,13 @@ func TestSpecErrors(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	f, err := Parse("[X-Fleet]\nConflict=a.service\nGlobal=true\nX-Conflicts=b\n")
+	f, err := Parse("[X-Fleet]\nConflict=a.service\nGlobal=true\nX-Conflicts=b\n[x-fleet]\nGlobal=true\nGlobal=true\n[Plasmid]\nApp=a\n[X-Other]\nA=b\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"line 2: unknown option Conflict= in [X-Fleet] is ignored; did you mean Conflicts=?"}
+	want := []string{"line 2: unknown option Conflict= in [X-Fleet] is ignored; did you mean Conflicts=?",
+		"line 6: section [x-fleet] is ignored; did you mean [X-Fleet]?",
+		"line 9: section [Plasmid] is ignored; did you mean [X-Plasmid]?"}
 	if d := cmp.Diff(want, f.Warnings()); d != "" {
 		t.Error(d)
 	}
@@ -96,5 +109,17 @@ func TestConflictsWithNeverItself(t *testing.T) {
 	}
 	if g := s.ConflictsWith("a@2.service"); g != "a@*.service" {
 		t.Errorf("conflict with its sibling by %q", g)
+	}
+}
+
+func TestTruth(t *testing.T) {
+	for word, want := range map[string]bool{
+		"true": true, "yes": true, "1": true, "on": true, "t": true, "TRUE": true, "Yes": true,
+		"false": false, "no": false, "0": false, "off": false, "f": false, "": false,
+	} {
+		s, err := SpecOf("a.service", "[X-Fleet]\nGlobal="+word+"\n")
+		if err != nil || s.Global != want {
+			t.Errorf("Global=%s: %v, %v", word, s.Global, err)
+		}
 	}
 }
