@@ -27,6 +27,7 @@ import (
 	"plasmid/runtime/container"
 	"plasmid/runtime/engine"
 	"plasmid/runtime/images"
+	"plasmid/runtime/metrics"
 	"plasmid/runtime/node"
 	"plasmid/runtime/store"
 	"plasmid/runtime/systemd"
@@ -79,7 +80,12 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	counted := metrics.New(metrics.Source{
+		Machine: machine.ID, Version: version.Version, View: mirror.View, Current: mirror.Current,
+		Engine: eng.Counts, Unplaced: eng.Unplaced,
+	})
 	handler := api.New(api.Config{
+		Audit: api.JournalAudit{}, Metrics: counted.Handler(), Observe: counted.Observe,
 		Store: st, Mirror: mirror, Units: ag, MachineID: machine.ID, Version: version.Version,
 		Unplaced: eng.Unplaced, Peers: peers, Blobs: blobs.Blobs(), Logger: log,
 	})

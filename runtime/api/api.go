@@ -47,8 +47,15 @@ type Config struct {
 	// Peers speaks mutual TLS with other machines.
 	Peers *http.Client
 	// Blobs serves container images.
-	Blobs  http.Handler
-	Logger *slog.Logger
+	Blobs http.Handler
+	// Audit keeps who changed what.
+	Audit AuditLog
+	// Metrics serves them.
+	Metrics http.Handler
+	// Observe is told of every answer; took is 0 for one that is as long as
+	// the client wants.
+	Observe func(method, route string, status int, took time.Duration)
+	Logger  *slog.Logger
 }
 
 type server struct{ Config }
@@ -56,53 +63,42 @@ type server struct{ Config }
 // maxBody is the largest request that is not a blob, in bytes.
 const maxBody = 8 << 20
 
-// New returns the handler. Who may call it is decided by Authorize, before.
+// New returns the handler. A request without TLS is root's: it is to be served
+// on a socket that only root can open.
 func New(c Config) http.Handler {
 	s := &server{c}
-	mux := http.NewServeMux()
-	for _, prefix := range []string{"/fleet/v1", "/v1-alpha", "/fleet/v1-alpha"} {
-		s.fleet(mux, prefix)
-	}
-	mux.HandleFunc("GET /plasmid/v1/health", s.health)
-	mux.HandleFunc("GET /plasmid/v1/units", s.listUnits)
-	mux.HandleFunc("POST /plasmid/v1/units", s.applyUnits)
-	mux.HandleFunc("POST /plasmid/v1/units/{name}/restart", s.restart)
-	mux.HandleFunc("GET /plasmid/v1/units/{name}/status", s.status)
-	mux.HandleFunc("GET /plasmid/v1/units/{name}/journal", s.journal)
-	mux.HandleFunc("GET /plasmid/v1/machines", s.listMachines)
-	mux.HandleFunc("GET /plasmid/v1/reasons", s.reasons)
-	if c.Blobs != nil {
-		mux.Handle("/plasmid/v1/blobs/", c.Blobs)
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.URL.Path != "/plasmid/v1/blobs/" && !isBlob(r) {
-			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		}
-		mux.ServeHTTP(w, r)
-	})
+	return s.mux(s.routes())
 }
 
-func isBlob(r *http.Request) bool {
-	const p = "/plasmid/v1/blobs/"
-	return len(r.URL.Path) > len(p) && r.URL.Path[:len(p)] == p
-}
-
-// Authorize lets through requests whose client certificate has one of the
-// roles, which is the certificate's organization.
-func Authorize(next http.Handler, roles ...string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-			for _, have := range r.TLS.PeerCertificates[0].Subject.Organization {
-				for _, role := range roles {
-					if have == role {
-						next.ServeHTTP(w, r)
-						return
-					}
-				}
-			}
-		}
-		fail(w, http.StatusForbidden, errors.New("this certificate gives no right to use the API"))
-	})
+// routes are all that there is; openapi.json describes each.
+func (s *server) routes() []route {
+	var routes []route
+	for _, prefix := range fleetPrefixes {
+		routes = append(routes, s.fleetRoutes(prefix)...)
+	}
+	routes = append(routes,
+		route{method: "GET", path: "/plasmid/v1/health", least: RoleApp, handle: s.health},
+		route{method: "GET", path: "/plasmid/v1/openapi.json", least: RoleApp, handle: s.openAPI},
+		route{method: "GET", path: "/plasmid/v1/units", least: RoleApp, handle: s.listUnits, endless: true},
+		route{method: "POST", path: "/plasmid/v1/units", least: RoleOperator, handle: s.applyUnits},
+		route{method: "POST", path: "/plasmid/v1/units/{name}/restart", least: RoleOperator, handle: s.restart},
+		route{method: "GET", path: "/plasmid/v1/units/{name}/status", least: RoleApp, handle: s.status},
+		route{method: "GET", path: "/plasmid/v1/units/{name}/journal", least: RoleApp, handle: s.journal, endless: true},
+		route{method: "GET", path: "/plasmid/v1/machines", least: RoleReader, handle: s.listMachines},
+		route{method: "GET", path: "/plasmid/v1/reasons", least: RoleReader, handle: s.reasons},
+		route{method: "GET", path: "/plasmid/v1/events", least: RoleReader, handle: s.events, endless: true},
+		route{method: "GET", path: "/plasmid/v1/audit", least: RoleAdmin, handle: s.audit},
+	)
+	if s.Metrics != nil {
+		routes = append(routes, route{method: "GET", path: "/metrics", least: RoleReader, handle: s.Metrics.ServeHTTP})
+	}
+	if s.Blobs != nil {
+		routes = append(routes,
+			route{method: "GET", path: "/plasmid/v1/blobs/{digest}", least: RoleReader, handle: s.Blobs.ServeHTTP, endless: true},
+			route{method: "PUT", path: "/plasmid/v1/blobs/{digest}", least: RoleOperator, handle: s.Blobs.ServeHTTP, endless: true, unaudited: true},
+		)
+	}
+	return routes
 }
 
 func write(w http.ResponseWriter, status int, v any) {

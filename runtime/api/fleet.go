@@ -3,6 +3,7 @@ package api
 import (
 	"cmp"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,45 +45,69 @@ type fleetMachine struct {
 // pageSize is fleet's default token_limit.
 const pageSize = 100
 
-func (s *server) fleet(mux *http.ServeMux, prefix string) {
-	mux.HandleFunc("GET "+prefix+"/units", s.fleetUnits)
-	mux.HandleFunc("GET "+prefix+"/units/{name}", s.fleetUnit)
-	mux.HandleFunc("PUT "+prefix+"/units/{name}", s.fleetPut)
-	mux.HandleFunc("DELETE "+prefix+"/units/{name}", s.fleetDelete)
-	mux.HandleFunc("GET "+prefix+"/state", s.fleetStates)
-	mux.HandleFunc("GET "+prefix+"/state/{name}", s.fleetStateOf)
-	mux.HandleFunc("GET "+prefix+"/machines", s.fleetMachines)
-	mux.HandleFunc("PATCH "+prefix+"/machines", s.fleetPatch)
+// fleetPrefixes are where fleet's API is: under its name, and where the first
+// versions had it.
+var fleetPrefixes = []string{"/fleet/v1", "/v1-alpha", "/fleet/v1-alpha"}
+
+func (s *server) fleetRoutes(prefix string) []route {
+	return []route{
+		{method: "GET", path: prefix + "/units", least: RoleReader, handle: s.fleetUnits},
+		{method: "GET", path: prefix + "/units/{name}", least: RoleReader, handle: s.fleetUnit},
+		{method: "PUT", path: prefix + "/units/{name}", least: RoleOperator, handle: s.fleetPut},
+		{method: "DELETE", path: prefix + "/units/{name}", least: RoleOperator, handle: s.fleetDelete},
+		{method: "GET", path: prefix + "/state", least: RoleReader, handle: s.fleetStates},
+		{method: "GET", path: prefix + "/state/{name}", least: RoleReader, handle: s.fleetStateOf},
+		{method: "GET", path: prefix + "/machines", least: RoleReader, handle: s.fleetMachines},
+		{method: "PATCH", path: prefix + "/machines", least: RoleAdmin, handle: s.fleetPatch},
+		{method: "GET", path: prefix + "/discovery", least: RoleApp, handle: s.fleetDiscovery},
+	}
 }
 
-// token is where a page begins.
+// token is where a page begins. On the wire it is both numbers as 16 bits,
+// the lower byte first, in base64 for URLs.
 type token struct {
-	Limit int `json:"limit"`
-	Page  int `json:"page"`
+	limit, page uint16
+}
+
+func (t token) String() string {
+	var b []byte
+	b = binary.LittleEndian.AppendUint16(b, t.limit)
+	b = binary.LittleEndian.AppendUint16(b, t.page)
+	return base64.URLEncoding.EncodeToString(b)
+}
+
+func parseToken(s string) (token, error) {
+	b, err := base64.URLEncoding.DecodeString(s)
+	if err != nil || len(b) != 4 {
+		return token{}, fmt.Errorf("nextPageToken %q is none that this API gave", s)
+	}
+	t := token{binary.LittleEndian.Uint16(b), binary.LittleEndian.Uint16(b[2:])}
+	switch {
+	case t.limit != pageSize:
+		return t, fmt.Errorf("token limit must be %d", pageSize)
+	case t.page == 0:
+		return t, errors.New("token page must be greater than zero")
+	}
+	return t, nil
 }
 
 // page cuts the page that the request asks for out of a sorted list and names
 // the next one.
 func page[T any](r *http.Request, all []T) (part []T, next string, err error) {
-	t := token{Limit: pageSize, Page: 1}
-	if q := r.URL.Query().Get("nextPageToken"); q != "" {
-		data, err := base64.URLEncoding.DecodeString(q)
-		if err == nil {
-			err = json.Unmarshal(data, &t)
-		}
-		if err != nil || t.Limit != pageSize || t.Page < 1 {
-			return nil, "", errors.New("invalid value for nextPageToken")
-		}
+	t := token{limit: pageSize, page: 1}
+	q := r.URL.Query()["nextPageToken"]
+	if len(q) > 1 {
+		return nil, "", errors.New("too many values for page token")
 	}
-	start := min((t.Page-1)*t.Limit, len(all))
-	end := min(start+t.Limit, len(all))
-	if end < len(all) {
-		t.Page++
-		data, err := json.Marshal(t)
-		if err != nil {
+	if len(q) == 1 {
+		if t, err = parseToken(q[0]); err != nil {
 			return nil, "", err
 		}
-		next = base64.URLEncoding.EncodeToString(data)
+	}
+	start := min(int(t.page-1)*pageSize, len(all))
+	end := min(start+pageSize, len(all))
+	if end < len(all) {
+		next = token{t.limit, t.page + 1}.String()
 	}
 	return all[start:end], next, nil
 }
@@ -168,17 +193,10 @@ func (s *server) fleetPut(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.PathValue("name")
-	_, exists := v.Units[name]
+	old, exists := v.Units[name]
 	c := store.UnitChange{Name: name, Wish: body.DesiredState, Replace: true}
-	switch {
-	case body.Name != "" && body.Name != name:
+	if body.Name != "" && body.Name != name {
 		fail(w, http.StatusBadRequest, fmt.Errorf("name in URL %q differs from unit name in request body %q", name, body.Name))
-		return
-	case !exists && len(body.Options) == 0:
-		fail(w, http.StatusConflict, errors.New("unit does not exist and options field empty"))
-		return
-	case body.DesiredState == "" || !body.DesiredState.Valid():
-		fail(w, http.StatusBadRequest, fmt.Errorf("desiredState %q is none of inactive, loaded, launched", body.DesiredState))
 		return
 	}
 	if len(body.Options) > 0 {
@@ -187,12 +205,21 @@ func (s *server) fleetPut(w http.ResponseWriter, r *http.Request) {
 			fail(w, http.StatusBadRequest, err)
 			return
 		}
-		if c.Text = f.Text(); exists && sameOptions(v.Units[name].Text, f) {
-			c.Text = "" // only written differently
-		}
+		if !exists || !sameOptions(old.Text, f) {
+			c.Text = f.Text()
+		} // else it is only written differently
 	}
 	if err := check(c); err != nil {
 		fail(w, http.StatusBadRequest, err)
+		return
+	}
+	switch {
+	case c.Text != "":
+	case !exists:
+		fail(w, http.StatusConflict, errors.New("unit does not exist and options field empty"))
+		return
+	case c.Wish == "":
+		fail(w, http.StatusConflict, errors.New("must provide DesiredState to update existing unit"))
 		return
 	}
 	revision, err := s.Store.ApplyUnits(r.Context(), []store.UnitChange{c})
@@ -200,12 +227,29 @@ func (s *server) fleetPut(w http.ResponseWriter, r *http.Request) {
 		failStore(w, err)
 		return
 	}
+	note(r, revision, noted(c))
 	s.settle(r.Context(), revision)
-	if exists {
-		w.WriteHeader(http.StatusNoContent)
-	} else {
+	if c.Text != "" {
 		w.WriteHeader(http.StatusCreated)
+	} else {
+		w.WriteHeader(http.StatusNoContent)
 	}
+}
+
+// noted says for the audit log what a change is.
+func noted(c store.UnitChange) string {
+	var did string
+	switch {
+	case c.Delete:
+		return "destroyed " + c.Name
+	case c.Text != "" && c.Wish != "":
+		did = "gave " + c.Name + " the text " + unit.Hash(c.Text)[:7] + " and made it " + string(c.Wish)
+	case c.Text != "":
+		did = "gave " + c.Name + " the text " + unit.Hash(c.Text)[:7]
+	default:
+		did = "made " + c.Name + " " + string(c.Wish)
+	}
+	return did
 }
 
 func sameOptions(text string, f *unit.File) bool {
@@ -235,10 +279,15 @@ func check(c store.UnitChange) error {
 
 func (s *server) fleetDelete(w http.ResponseWriter, r *http.Request) {
 	revision, err := s.Store.ApplyUnits(r.Context(), []store.UnitChange{{Name: r.PathValue("name"), Delete: true}})
+	if errors.Is(err, store.ErrNotFound) {
+		fail(w, http.StatusNotFound, errors.New("unit does not exist"))
+		return
+	}
 	if err != nil {
 		failStore(w, err)
 		return
 	}
+	note(r, revision, "destroyed "+r.PathValue("name"))
 	s.settle(r.Context(), revision)
 	w.WriteHeader(http.StatusNoContent)
 }
@@ -365,6 +414,11 @@ func (s *server) fleetPatch(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			failStore(w, err)
 			return
+		}
+		if c.op == "remove" {
+			note(r, revision, fmt.Sprintf("took metadata %s from %s", c.key, v.Known[c.machine].Name))
+		} else {
+			note(r, revision, fmt.Sprintf("gave %s metadata %s=%s", v.Known[c.machine].Name, c.key, c.value))
 		}
 	}
 	s.settle(r.Context(), revision)

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -18,6 +20,12 @@ import (
 
 // here is the query that says not to ask other machines.
 const here = "here"
+
+// passedOn reports whether another machine passed a request on to this one.
+// From anybody else the query would be a way around what they may see.
+func passedOn(r *http.Request) bool {
+	return caller(r).Role == RoleNode && r.URL.Query().Has(here)
+}
 
 // where finds the machines that have a unit; ?machine= picks one of several.
 func where(v *store.View, name, machine string) ([]string, error) {
@@ -46,7 +54,7 @@ func (s *server) onMachines(w http.ResponseWriter, r *http.Request, f func(w io.
 		fail(w, http.StatusBadRequest, err)
 		return
 	}
-	if r.URL.Query().Has(here) {
+	if passedOn(r) {
 		if err := f(w, name); err != nil {
 			s.Logger.Warn("answering for a unit failed", "unit", name, "err", err)
 		}
@@ -54,6 +62,10 @@ func (s *server) onMachines(w http.ResponseWriter, r *http.Request, f func(w io.
 	}
 	v, ok := s.readable(w)
 	if !ok {
+		return
+	}
+	if !visible(caller(r), v, name) {
+		fail(w, http.StatusForbidden, fmt.Errorf("unit %s is not of app %s", name, caller(r).App))
 		return
 	}
 	ids, err := where(v, name, r.URL.Query().Get("machine"))
@@ -65,20 +77,83 @@ func (s *server) onMachines(w http.ResponseWriter, r *http.Request, f func(w io.
 		s.proxy(w, r, v, ids[0])
 		return
 	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(http.StatusOK)
+	if r.URL.Query().Has("follow") {
+		s.braid(w, r, v, ids)
+		return
+	}
 	for _, id := range ids {
 		fmt.Fprintf(w, "== %s on %s ==\n", name, v.Known[id].Name)
-		s.proxy(w, r, v, id)
+		s.relay(flusher{w}, r, v, id)
 		fmt.Fprintln(w)
 	}
 }
 
-// proxy hands a request to another machine's API, or serves it here.
-func (s *server) proxy(w http.ResponseWriter, r *http.Request, v *store.View, machine string) {
+// braid follows several machines at once, with the machine's name before each
+// line.
+func (s *server) braid(w http.ResponseWriter, r *http.Request, v *store.View, ids []string) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, id := range ids {
+		wg.Go(func() {
+			out := &prefixer{w: flusher{w}, mu: &mu, prefix: v.Known[id].Name + ": "}
+			s.relay(out, r, v, id)
+			out.end()
+		})
+	}
+	wg.Wait()
+}
+
+// prefixer writes whole lines, each with a prefix.
+type prefixer struct {
+	w      io.Writer
+	mu     *sync.Mutex // of w
+	prefix string
+	rest   []byte // of a line that is not whole yet
+}
+
+func (p *prefixer) Write(data []byte) (int, error) {
+	p.rest = append(p.rest, data...)
+	whole := bytes.LastIndexByte(p.rest, '\n') + 1
+	if whole == 0 {
+		return len(data), nil
+	}
+	var out []byte
+	for line := range bytes.Lines(p.rest[:whole]) {
+		out = append(append(out, p.prefix...), line...)
+	}
+	p.rest = append(p.rest[:0], p.rest[whole:]...)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, err := p.w.Write(out)
+	return len(data), err
+}
+
+func (p *prefixer) end() {
+	if len(p.rest) > 0 {
+		_, _ = p.Write([]byte("\n")) // the client is gone if this fails
+	}
+}
+
+// relay writes what another machine answers, or a line that says why it does
+// not.
+func (s *server) relay(w io.Writer, r *http.Request, v *store.View, machine string) {
+	resp, err := s.ask(r, v, machine)
+	if err != nil {
+		fmt.Fprintln(w, err)
+		return
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(w, resp.Body) // the client is gone if this fails
+}
+
+// ask hands a request to a machine's API, this one's too.
+func (s *server) ask(r *http.Request, v *store.View, machine string) (*http.Response, error) {
 	m, ok := v.Machines[machine]
 	if !ok {
 		if m, ok = v.Known[machine]; !ok {
-			fail(w, http.StatusNotFound, fmt.Errorf("there is no machine %s", machine))
-			return
+			return nil, fmt.Errorf("there is no machine %s", machine)
 		}
 	}
 	url := *r.URL
@@ -88,12 +163,20 @@ func (s *server) proxy(w http.ResponseWriter, r *http.Request, v *store.View, ma
 	url.RawQuery = q.Encode()
 	req, err := http.NewRequestWithContext(r.Context(), r.Method, url.String(), r.Body)
 	if err != nil {
-		fail(w, http.StatusInternalServerError, err)
-		return
+		return nil, err
 	}
 	resp, err := s.Peers.Do(req)
 	if err != nil {
-		fail(w, http.StatusBadGateway, fmt.Errorf("machine %s does not answer: %w", m.Name, err))
+		return nil, fmt.Errorf("machine %s does not answer: %w", m.Name, err)
+	}
+	return resp, nil
+}
+
+// proxy answers with what another machine answers.
+func (s *server) proxy(w http.ResponseWriter, r *http.Request, v *store.View, machine string) {
+	resp, err := s.ask(r, v, machine)
+	if err != nil {
+		fail(w, http.StatusBadGateway, err)
 		return
 	}
 	defer resp.Body.Close()
@@ -107,9 +190,7 @@ type flusher struct{ http.ResponseWriter }
 
 func (f flusher) Write(p []byte) (int, error) {
 	n, err := f.ResponseWriter.Write(p)
-	if fl, ok := f.ResponseWriter.(http.Flusher); ok {
-		fl.Flush()
-	}
+	_ = http.NewResponseController(f.ResponseWriter).Flush() // not every writer can
 	return n, err
 }
 
@@ -172,7 +253,7 @@ func stream(ctx context.Context, w io.Writer, name string, args ...string) error
 // restart stops and starts a unit where it is, and answers when that is done.
 func (s *server) restart(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	if r.URL.Query().Has(here) {
+	if passedOn(r) {
 		if err := s.Units.Restart(r.Context(), name); err != nil {
 			fail(w, http.StatusConflict, err)
 			return
@@ -189,6 +270,7 @@ func (s *server) restart(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, err)
 		return
 	}
+	note(r, v.Revision, "restarted "+name)
 	for _, id := range ids[:len(ids)-1] {
 		rec := &discard{header: http.Header{}}
 		if s.proxy(rec, r, v, id); rec.status >= 400 {

@@ -88,11 +88,20 @@ func (s *server) listUnits(w http.ResponseWriter, r *http.Request) {
 		u, exists := v.Units[n]
 		_, placed := v.Placements[n]
 		_, running := v.States[n]
-		if exists || placed || running {
+		if (exists || placed || running) && visible(caller(r), v, n) {
 			list.Units = append(list.Units, describe(v, n, u, q.Get("text") != ""))
 		}
 	}
 	write(w, http.StatusOK, list)
+}
+
+// visible reports whether a caller may know of a unit: an app sees its own.
+func visible(c Caller, v *store.View, name string) bool {
+	if c.Role != RoleApp {
+		return true
+	}
+	spec, err := unit.SpecOf(name, v.Units[name].Text)
+	return err == nil && c.App != "" && spec.App == c.App
 }
 
 func describe(v *store.View, name string, u store.Unit, text bool) Unit {
@@ -145,6 +154,11 @@ func (s *server) applyUnits(w http.ResponseWriter, r *http.Request) {
 		failStore(w, err)
 		return
 	}
+	if revision > 0 {
+		for _, u := range out {
+			note(r, revision, noted(u))
+		}
+	}
 	s.settle(r.Context(), revision)
 	write(w, http.StatusOK, Applied{revision})
 }
@@ -186,7 +200,7 @@ func (s *server) reasons(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if v.Leader != s.MachineID && !r.URL.Query().Has(here) {
+	if v.Leader != s.MachineID && !passedOn(r) {
 		if v.Leader == "" {
 			fail(w, http.StatusServiceUnavailable, errors.New("no machine leads at the moment; try again in a few seconds"))
 			return

@@ -35,6 +35,7 @@ type Engine struct {
 	specs    map[string]parsed // by unit name
 	unplaced atomic.Pointer[map[string][]schedule.Verdict]
 	leading  atomic.Bool
+	counts   counts
 }
 
 type parsed struct {
@@ -70,6 +71,8 @@ func (e *Engine) Run(ctx context.Context, ss *store.Session) error {
 	e.Logger.Info("this machine leads")
 	defer e.Logger.Info("this machine no longer leads")
 	e.leading.Store(true)
+	e.counts.since.Store(time.Now().Unix())
+	defer e.counts.since.Store(0)
 	defer e.leading.Store(false)
 	defer func() {
 		rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
@@ -107,6 +110,7 @@ func (e *Engine) lead(ctx context.Context, l *store.Leadership) error {
 				return err
 			case err != nil:
 				e.Logger.Error("placements could not be written", "err", err)
+				e.counts.failures.Add(1)
 				retry = min(max(2*retry, 100*time.Millisecond), 2*time.Second)
 				wait = retry
 			default:
@@ -140,6 +144,7 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 	}
 	in := e.input(view, w)
 	r := schedule.Decide(in)
+	e.counts.passes.Add(1)
 	e.unplaced.Store(&r.Unplaced)
 	if len(r.Decisions) == 0 {
 		return nil
@@ -158,6 +163,7 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 	if err != nil {
 		return err
 	}
+	e.counts.decided(r.Decisions)
 	// The next decision is made on a view that has this one in it.
 	wctx, cancel := context.WithTimeout(ctx, e.Lease)
 	defer cancel()
