@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -15,12 +17,24 @@ import (
 // Client returns a client of the cluster: at --endpoint, else by this
 // machine's own socket if it is a node, else with the operator's certificate.
 func (g *globals) Client() (*client.Client, error) {
+	if g.Tunnel != "" {
+		return g.tunnelClient()
+	}
+	own, err := g.ownTLS()
+	if err != nil {
+		return nil, err
+	}
 	if g.Endpoint != "" {
-		c := client.Config{Endpoints: []string{g.Endpoint}}
-		if a, err := g.access(); err == nil {
-			c.TLS = a.ClientTLS()
+		c := client.Config{Endpoints: []string{g.Endpoint}, TLS: own}
+		if own == nil {
+			if a, err := g.access(); err == nil {
+				c.TLS = a.ClientTLS()
+			}
 		}
 		return client.New(c)
+	}
+	if own != nil {
+		return nil, errors.New("a certificate was given and no machine to show it to; say which with --endpoint https://…:7480")
 	}
 	if _, err := os.Stat(node.Socket); err == nil {
 		return client.New(client.Config{Endpoints: []string{"unix://" + node.Socket}})
@@ -41,6 +55,29 @@ func (g *globals) Client() (*client.Client, error) {
 		endpoints = append(endpoints, "https://"+h)
 	}
 	return client.New(client.Config{Endpoints: endpoints, TLS: a.ClientTLS()})
+}
+
+// ownTLS is what --cert-file and its kin give, or nil.
+func (g *globals) ownTLS() (*tls.Config, error) {
+	if g.CAFile == "" && g.CertFile == "" && g.KeyFile == "" {
+		return nil, nil
+	}
+	if g.CAFile == "" || g.CertFile == "" || g.KeyFile == "" {
+		return nil, errors.New("--ca-file, --cert-file and --key-file go together; all three are in what plasmid access issue writes")
+	}
+	pair, err := tls.LoadX509KeyPair(g.CertFile, g.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := os.ReadFile(g.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		return nil, fmt.Errorf("%s holds no certificate", g.CAFile)
+	}
+	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
 // access finds the operator's keys: of the cluster in the cluster file, or,

@@ -12,6 +12,7 @@ import (
 
 	"plasmid/runtime/api"
 	"plasmid/runtime/schedule"
+	"plasmid/runtime/unit"
 )
 
 // table are the flags of fleetctl's lists.
@@ -151,7 +152,7 @@ func newListUnitFilesCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := c.Units(cmd.Context(), nil, false, 0)
+			list, err := c.Units(cmd.Context(), nil, slices.Contains(t.fields, "desc"), 0)
 			if err != nil {
 				return err
 			}
@@ -160,7 +161,7 @@ func newListUnitFilesCommand(g *globals) *cobra.Command {
 			}
 			var rows []map[string]string
 			for _, u := range list.Units {
-				row := map[string]string{"unit": u.Name, "hash": t.hash(u.Hash), "dstate": string(u.Wish), "state": "inactive", "global": fmt.Sprint(u.Global), "app": u.App}
+				row := map[string]string{"unit": u.Name, "hash": t.hash(u.Hash), "dstate": string(u.Wish), "state": "inactive", "global": fmt.Sprint(u.Global), "app": u.App, "desc": description(u.Text)}
 				if u.Global {
 					row["state"] = ""
 				} else if len(u.On) > 0 {
@@ -175,7 +176,7 @@ func newListUnitFilesCommand(g *globals) *cobra.Command {
 			return t.print(cmd.OutOrStdout(), rows)
 		},
 	}
-	t.register(cmd, []string{"unit", "hash", "dstate", "state", "target"}, []string{"unit", "hash", "dstate", "state", "target", "tmachine", "global", "app"})
+	t.register(cmd, []string{"unit", "hash", "dstate", "state", "target"}, []string{"unit", "hash", "dstate", "state", "target", "tmachine", "global", "desc", "app"})
 	return cmd
 }
 
@@ -221,4 +222,17 @@ func newListMachinesCommand(g *globals) *cobra.Command {
 	}
 	t.register(cmd, []string{"machine", "name", "ip", "metadata", "state", "units"}, []string{"machine", "name", "ip", "metadata", "state", "units", "version"})
 	return cmd
+}
+
+// description is a unit's own, from its text.
+func description(text string) string {
+	f, err := unit.Parse(text)
+	if err != nil {
+		return ""
+	}
+	ds := f.Values("Unit", "Description")
+	if len(ds) == 0 {
+		return ""
+	}
+	return ds[len(ds)-1]
 }

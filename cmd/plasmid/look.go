@@ -2,13 +2,10 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"plasmid/provision/join"
 	"plasmid/runtime/api"
 	"plasmid/runtime/client"
 )
@@ -74,7 +71,7 @@ func newJournalCommand(g *globals) *cobra.Command {
 	}
 	cmd.Flags().IntVar(&lines, "lines", 10, "how many lines of the past")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
-	cmd.Flags().StringVar(&output, "format", "short", "journalctl's output `format`")
+	cmd.Flags().StringVarP(&output, "output", "o", "short", "journalctl's output `format`")
 	cmd.Flags().StringVar(&machine, "machine", "", "only on this machine")
 	return cmd
 }
@@ -82,8 +79,10 @@ func newJournalCommand(g *globals) *cobra.Command {
 func newStatusCommand(g *globals) *cobra.Command {
 	var machine string
 	cmd := &cobra.Command{
-		Use:     "status [UNIT…]",
-		Short:   "Show the cluster, or units as systemctl does",
+		Use:   "status [UNIT…]",
+		Short: "Show the cluster, or units as systemctl does",
+		Long: `Without a unit: the cluster and its machines. With units: what systemctl status
+says, on every machine that has them; exits 3 if one of them does not run.`,
 		Example: "  plasmid status\n  plasmid status nginx.service",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -93,6 +92,7 @@ func newStatusCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var names []string
 			for _, a := range args {
 				u, err := argument(a)
 				if err != nil {
@@ -101,82 +101,27 @@ func newStatusCommand(g *globals) *cobra.Command {
 				if err := c.Status(cmd.Context(), cmd.OutOrStdout(), u.name, machine); err != nil {
 					return err
 				}
+				names = append(names, u.name)
 			}
-			return nil
+			return running(cmd, c, names, machine)
 		},
 	}
 	cmd.Flags().StringVar(&machine, "machine", "", "only on this machine")
 	return cmd
 }
 
-func newSSHCommand(g *globals) *cobra.Command {
-	var machine, unit string
-	cmd := &cobra.Command{
-		Use:   "ssh [MACHINE | UNIT] [COMMAND…]",
-		Short: "Log in to a machine, or to the machine of a unit",
-		Long: `Runs ssh(1) with the operator's key and the pinned host keys. A machine is named
-by its name, its ID or the beginning of its ID. The exit code is the command's.`,
-		Example: "  plasmid ssh demo-core-1\n  plasmid ssh --unit nginx.service sudo docker ps",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := g.access()
-			if err != nil {
-				return err
-			}
-			c, err := g.Client()
-			if err != nil {
-				return err
-			}
-			target := machine
-			if target == "" && unit == "" {
-				if len(args) == 0 {
-					return fmt.Errorf("name a machine or a unit; plasmid list-machines shows the machines")
-				}
-				target, args = args[0], args[1:]
-			}
-			addr, err := address(cmd, c, target, unit)
-			if err != nil {
-				return err
-			}
-			return runSSH(cmd, a, addr, args)
-		},
-	}
-	cmd.Flags().SetInterspersed(false)
-	cmd.Flags().StringVar(&machine, "machine", "", "the machine")
-	cmd.Flags().StringVar(&unit, "unit", "", "the unit")
-	return cmd
-}
-
-// address finds where to log in.
-func address(cmd *cobra.Command, c *client.Client, machine, unit string) (string, error) {
-	ms, err := c.Machines(cmd.Context())
+// running exits 3, as systemctl status does, unless all units are active.
+func running(cmd *cobra.Command, c *client.Client, names []string, machine string) error {
+	list, err := c.Units(cmd.Context(), names, false, 0)
 	if err != nil {
-		return "", err
+		return err
 	}
-	for _, m := range ms {
-		if machine != "" && (m.Name == machine || len(machine) >= 4 && strings.HasPrefix(m.ID, machine)) {
-			return m.PrivateIPv4, nil
+	for _, u := range list.Units {
+		for _, r := range u.On {
+			if (machine == "" || r.Name == machine || strings.HasPrefix(r.Machine, machine)) && (r.State == nil || r.State.Active != "active") {
+				return exitCode(3)
+			}
 		}
 	}
-	if unit == "" {
-		unit = machine
-	}
-	u, err := theUnit(cmd, c, unit)
-	if err != nil {
-		return "", fmt.Errorf("%q is neither a machine nor a unit: %w", unit, err)
-	}
-	if len(u.On) == 0 {
-		return "", fmt.Errorf("unit %s is on no machine", u.Name)
-	}
-	return u.On[0].Address, nil
-}
-
-func runSSH(cmd *cobra.Command, a *join.Access, addr string, args []string) error {
-	line := []string{"-i", a.Dir + "/ssh_ed25519", "-o", "UserKnownHostsFile=" + a.Dir + "/known_hosts",
-		"-o", "StrictHostKeyChecking=yes", "-o", "IdentitiesOnly=yes", "-l", join.LoginUser, addr}
-	if len(args) > 0 {
-		line = append(append(line, "--"), args...)
-	}
-	c := exec.CommandContext(cmd.Context(), "ssh", line...)
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, cmd.OutOrStdout(), cmd.ErrOrStderr()
-	return passExitCode(c.Run())
+	return nil
 }

@@ -49,6 +49,9 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 		Version:       version.Version,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if g.envErr != nil {
+				return fmt.Errorf("environment: %w", g.envErr)
+			}
 			if g.Output != "text" && g.Output != "json" {
 				return fmt.Errorf("--output %q is neither text nor json", g.Output)
 			}
@@ -64,6 +67,7 @@ func newRootCommand() *cobra.Command {
 		newUnloadCommand(g), newDestroyCommand(g), newRestartCommand(g), newCatCommand(g),
 		newJournalCommand(g), newSSHCommand(g), newAppCommand(g),
 		newListUnitsCommand(g), newListUnitFilesCommand(g), newListMachinesCommand(g), newInventoryCommand(g),
+		newEventsCommand(g), newAuditCommand(g), newAccessCommand(g), newVersionCommand(), newForwardCommand(),
 	)
 	return root
 }

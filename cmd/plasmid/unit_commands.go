@@ -16,15 +16,32 @@ import (
 // defaultTimeout is how long commands wait for units.
 const defaultTimeout = time.Minute
 
+// blockAttempt is the time between two of fleetctl's attempts.
+const blockAttempt = 500 * time.Millisecond
+
 // waiting are the flags of commands that wait for units.
 type waiting struct {
-	noBlock bool
-	timeout time.Duration
+	noBlock  bool
+	timeout  time.Duration
+	attempts int
 }
 
 func (w *waiting) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&w.noBlock, "no-block", false, "do not wait")
 	cmd.Flags().DurationVar(&w.timeout, "timeout", defaultTimeout, "how long to wait; 0: for ever")
+	cmd.Flags().IntVar(&w.attempts, "block-attempts", 0, "how long to wait, as fleetctl counted: in halves of a second; 0: for ever")
+	cmd.MarkFlagsMutuallyExclusive("no-block", "timeout")
+	cmd.MarkFlagsMutuallyExclusive("timeout", "block-attempts")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		switch {
+		case !cmd.Flags().Changed("block-attempts"):
+		case w.attempts < 0:
+			w.noBlock = true
+		default:
+			w.timeout = time.Duration(w.attempts) * blockAttempt
+		}
+		return nil
+	}
 }
 
 // wishCommand makes a command that brings units to a wish.
@@ -210,8 +227,10 @@ func newRestartCommand(g *globals) *cobra.Command {
 				}
 				units = append(units, u.name)
 			}
-			if err := await(cmd.Context(), c, units, w.timeout, g.Progress(), "restarting", isActive); err != nil {
-				return err
+			if !w.noBlock {
+				if err := await(cmd.Context(), c, units, w.timeout, g.Progress(), "restarting", isActive); err != nil {
+					return err
+				}
 			}
 			return report(cmd, g, c, units)
 		},

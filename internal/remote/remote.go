@@ -78,13 +78,13 @@ func (e *HostKeyError) Error() string {
 }
 
 func dial(ctx context.Context, addr string, config *ssh.ClientConfig) (*ssh.Client, error) {
-	d := net.Dialer{Timeout: dialTimeout}
+	d := net.Dialer{Timeout: config.Timeout}
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	// The handshake has no deadline of its own.
-	if err := conn.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(config.Timeout)); err != nil {
 		return nil, err
 	}
 	c, chans, reqs, err := ssh.NewClientConn(conn, addr, config)

@@ -26,7 +26,11 @@ type Role string
 const (
 	RoleAdmin Role = "admin" // the operator
 	RoleNode  Role = "node"  // a machine
-	RoleApp   Role = "app"   // an app: its own keys in etcd, nothing else
+	RoleApp   Role = "app"   // an app: its own keys in etcd, its own units at the API
+
+	// Of people and programs at the API, with no part in etcd.
+	RoleOperator Role = "operator" // changes units
+	RoleReader   Role = "reader"   // sees
 )
 
 // Identity is what goes into a certificate. Name is the common name, which is
@@ -73,12 +77,16 @@ func selfSigned(cluster string, key *ecdsa.PrivateKey) ([]byte, error) {
 
 // sign makes a certificate in PEM for a public key.
 func (a *Access) sign(key crypto.PublicKey, id Identity) ([]byte, error) {
+	return a.signFor(key, id, certLife)
+}
+
+func (a *Access) signFor(key crypto.PublicKey, id Identity, life time.Duration) ([]byte, error) {
 	now := time.Now()
 	t := &x509.Certificate{
 		SerialNumber: serial(),
 		Subject:      pkix.Name{CommonName: id.Name, Organization: []string{string(id.Role)}},
 		NotBefore:    now.Add(-clockSkew),
-		NotAfter:     now.Add(certLife),
+		NotAfter:     now.Add(life),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		DNSNames:     id.DNS,
@@ -170,6 +178,26 @@ func (a *Access) IssueApp(app string) (cert, key []byte, err error) {
 		return nil, nil, err
 	}
 	if cert, err = a.sign(&k.PublicKey, Identity{Name: "app-" + app, Role: RoleApp}); err != nil {
+		return nil, nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	return cert, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+}
+
+// IssueUser makes a client certificate and its key for a person or a program,
+// to use the API with. In etcd the name means nobody.
+func (a *Access) IssueUser(name string, role Role, life time.Duration) (cert, key []byte, err error) {
+	if !appName.MatchString(name) {
+		return nil, nil, fmt.Errorf("%q cannot be a user's name: use lower-case letters, digits and inner dashes, at most 63", name)
+	}
+	if role != RoleAdmin && role != RoleOperator && role != RoleReader {
+		return nil, nil, fmt.Errorf("role %q is none of admin, operator, reader", role)
+	}
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cert, err = a.signFor(&k.PublicKey, Identity{Name: "user-" + name, Role: role}, life); err != nil {
 		return nil, nil, err
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(k)

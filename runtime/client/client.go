@@ -26,6 +26,9 @@ import (
 type Config struct {
 	Endpoints []string // unix:///path or https://host:port; the first that answers is used
 	TLS       *tls.Config
+	// Dial connects to the API instead, by a tunnel say. The endpoint is then
+	// a name for messages.
+	Dial func(ctx context.Context) (net.Conn, error)
 }
 
 // Client asks the endpoint that connects first, and if it fails one after the
@@ -62,7 +65,7 @@ func New(c Config) (*Client, error) {
 		switch u.Scheme {
 		case "unix":
 			base, network, address = "http://plasmid", "unix", u.Path
-		case "https", "http":
+		case "https", "http", "ssh":
 			if u.Port() == "" {
 				address = net.JoinHostPort(u.Hostname(), u.Scheme)
 			}
@@ -71,6 +74,9 @@ func New(c Config) (*Client, error) {
 		}
 		d := &net.Dialer{Timeout: dialTimeout}
 		dial := func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, network, address) }
+		if c.Dial != nil {
+			base, dial = "http://plasmid", c.Dial
+		}
 		t := &http.Transport{TLSClientConfig: c.TLS, TLSHandshakeTimeout: dialTimeout,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
 		cl.endpoints = append(cl.endpoints, endpoint{e, strings.TrimSuffix(base, "/"), dial, &http.Client{Transport: t}})
@@ -187,6 +193,35 @@ func (c *Client) Units(ctx context.Context, names []string, texts bool, after in
 func (c *Client) Apply(ctx context.Context, changes []api.Change) (int64, error) {
 	a, err := call[api.Applied](ctx, c, http.MethodPost, "/plasmid/v1/units", changes)
 	return a.Revision, err
+}
+
+// Events calls f for everything that happens from now on to the units named,
+// or to any, until ctx ends, f returns an error or the machine asked goes.
+func (c *Client) Events(ctx context.Context, units []string, machine string, f func(api.Event) error) error {
+	q := url.Values{"unit": units}
+	if machine != "" {
+		q.Set("machine", machine)
+	}
+	resp, err := c.do(ctx, http.MethodGet, "/plasmid/v1/events?"+q.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	dec := json.NewDecoder(resp.Body)
+	for {
+		var e api.Event
+		if err := dec.Decode(&e); err != nil {
+			return err
+		}
+		if err := f(e); err != nil {
+			return err
+		}
+	}
+}
+
+// Audit returns the newest entries of the audit log, oldest first.
+func (c *Client) Audit(ctx context.Context, lines int) (api.AuditAnswer, error) {
+	return call[api.AuditAnswer](ctx, c, http.MethodGet, "/plasmid/v1/audit?lines="+strconv.Itoa(lines), nil)
 }
 
 // Restart stops a unit and starts it again where it is.
