@@ -22,6 +22,7 @@ func Wanted(c *config.Cluster, image string) []plan.Machine {
 				Metadata:   g.Metadata,
 				CPUs:       g.CPUs,
 				MemoryMiB:  g.MemoryMiB,
+				Reboot:     g.Reboot.String(),
 			})
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/term"
 
@@ -16,6 +17,7 @@ import (
 	"plasmid/provision/config"
 	"plasmid/provision/join"
 	"plasmid/provision/plan"
+	"plasmid/runtime/node"
 )
 
 // cluster is a cluster as commands that change it see it.
@@ -46,8 +48,22 @@ func (g *globals) cluster(create bool) (*cluster, error) {
 	if c.provider, err = g.provider(cfg, c.access); err != nil {
 		return nil, err
 	}
-	c.joiner = &join.Joiner{Access: c.access, Cluster: cfg.Name, Lease: cfg.Lease, Machines: c.provider}
+	c.joiner = &join.Joiner{Access: c.access, Cluster: cfg.Name, Lease: cfg.Lease, Reboot: reboots(cfg), Machines: c.provider}
 	return c, nil
+}
+
+// reboots says for each node group how its machines reboot.
+func reboots(cfg *config.Cluster) map[string]*node.Reboot {
+	m := map[string]*node.Reboot{}
+	for _, g := range cfg.Nodes {
+		if r := g.Reboot; r != nil {
+			m[g.Name] = &node.Reboot{
+				Group: r.Group, Max: r.Max, Window: r.Window, LengthSeconds: int(r.Length / time.Second),
+				DrainSeconds: int(r.Drain / time.Second), PatienceSeconds: int(r.Patience / time.Second),
+			}
+		}
+	}
+	return m
 }
 
 // observe gathers what plans are made of.

@@ -61,7 +61,7 @@ func newRootCommand() *cobra.Command {
 		newValidateCommand(g), newFmtCommand(g), newImageCommand(g), newLocalCommand(g),
 		newPlanCommand(g), newUpCommand(g), newDownCommand(g), newStatusCommand(g),
 		newSubmitCommand(g), newLoadCommand(g), newStartCommand(g), newStopCommand(g),
-		newUnloadCommand(g), newDestroyCommand(g), newRestartCommand(g), newCatCommand(g),
+		newUnloadCommand(g), newDestroyCommand(g), newRestartCommand(g), newCatCommand(g), newRebootCommand(g),
 		newJournalCommand(g), newSSHCommand(g), newAppCommand(g),
 		newListUnitsCommand(g), newListUnitFilesCommand(g), newListMachinesCommand(g), newInventoryCommand(g),
 	)

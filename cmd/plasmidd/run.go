@@ -41,6 +41,11 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	policy, err := c.RebootPolicy()
+	if err != nil {
+		return err
+	}
+	machine.RebootGroup = policy.Group
 	clientTLS, serverTLS, err := credentials()
 	if err != nil {
 		return err
@@ -84,10 +89,11 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 		Machine: machine.ID, Version: version.Version, View: mirror.View, Current: mirror.Current,
 		Engine: eng.Counts, Unplaced: eng.Unplaced,
 	})
+	reboots := rebooter(c, policy, machine, st, mirror, sysd, log)
 	handler := api.New(api.Config{
 		Audit: api.JournalAudit{}, Metrics: counted.Handler(), Observe: counted.Observe,
 		Store: st, Mirror: mirror, Units: ag, MachineID: machine.ID, Version: version.Version,
-		Unplaced: eng.Unplaced, Peers: peers, Blobs: blobs.Blobs(), Logger: log,
+		Unplaced: eng.Unplaced, Peers: peers, Blobs: blobs.Blobs(), Reboots: reboots, Logger: log,
 	})
 	listeners, err := listen(c, serverTLS, handler, blobs.Registry(), registry)
 	if err != nil {
@@ -100,6 +106,7 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 	}
 	wg.Go(func() { campaign(ctx, eng, sessions, log) })
 	wg.Go(func() { watchdog(ctx) })
+	wg.Go(func() { reboots.Run(ctx) })
 	wg.Go(func() {
 		if err := ag.Run(ctx); ctx.Err() == nil {
 			stop(err)

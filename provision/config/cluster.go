@@ -1,7 +1,10 @@
 // Package config reads cluster.hcl into a validated Cluster.
 package config
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Cluster is one validated cluster block with its defaults filled in.
 type Cluster struct {
@@ -13,6 +16,16 @@ type Cluster struct {
 	Apps     []App
 	SSHKeys  []string      // authorized_keys lines for the login user, beside Plasmid's own key
 	Lease    time.Duration // a machine is suspect when not heard of for this long
+}
+
+// Reboot says how machines reboot when their system asks for it.
+type Reboot struct {
+	Group    string        // machines of a group share a lock
+	Max      int           // how many of the group may reboot at a time
+	Window   string        // as reboot.ParseWindow reads it; empty: always
+	Length   time.Duration // of the window; 0 without one
+	Drain    time.Duration // how long moving a machine's units away may take
+	Patience time.Duration // how long a machine may be gone while it has the lock
 }
 
 // Provider says where machines come from. One of the pointers is set.
@@ -64,6 +77,18 @@ type Image struct {
 	DiskGiB         int // virtual size of the qcow2, default 10
 }
 
+// String names every setting, so that a change of one shows.
+func (r *Reboot) String() string {
+	if r == nil {
+		return ""
+	}
+	window := "always"
+	if r.Window != "" {
+		window = fmt.Sprintf("%s+%v", r.Window, r.Length)
+	}
+	return fmt.Sprintf("%s,max=%d,window=%s,drain=%v,patience=%v", r.Group, r.Max, window, r.Drain, r.Patience)
+}
+
 // NodeGroup is N machines of one kind. Machines are named
 // <cluster>-<group>-<i>, i from 1.
 type NodeGroup struct {
@@ -74,6 +99,7 @@ type NodeGroup struct {
 	Metadata   map[string]string
 	CPUs       float64 // limit on local machines; 0: none
 	MemoryMiB  int     // limit on local machines; 0: none
+	Reboot     *Reboot // nil: only when an operator says so
 }
 
 // App is an app directory to deploy after the cluster is up.

@@ -269,3 +269,38 @@ func TestExample(t *testing.T) {
 		t.Errorf("%+v", c.Nodes)
 	}
 }
+
+func TestReboot(t *testing.T) {
+	c, err := load(t, `cluster "c" {
+  reboot {
+    window = "Thu 04:00"
+    length = "90m"
+  }
+  nodes "core" { count = 3 }
+  nodes "web" {
+    count = 9
+    reboot {
+      max      = 3
+      drain    = "1m"
+      patience = "5m"
+    }
+  }
+  nodes "own" {
+    count = 1
+    reboot { group = "default" }
+  }
+}`, Source{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []*Reboot{
+		{Group: "default", Max: 1, Window: "Thu 04:00", Length: 90 * time.Minute, Drain: 10 * time.Minute, Patience: 10 * time.Minute},
+		{Group: "web", Max: 3, Drain: time.Minute, Patience: 5 * time.Minute},
+		{Group: "default", Max: 1, Drain: 10 * time.Minute, Patience: 10 * time.Minute},
+	}
+	for i, w := range want {
+		if !reflect.DeepEqual(c.Nodes[i].Reboot, w) {
+			t.Errorf("%s: got %+v, want %+v", c.Nodes[i].Name, c.Nodes[i].Reboot, w)
+		}
+	}
+}

@@ -43,6 +43,7 @@ func TestReferencePage(t *testing.T) {
 		"boot_volume":          keysOf[volumeBlock](),
 		"image":                keysOf[imageBlock](),
 		"nodes":                keysOf[nodesBlock](),
+		"reboot":               keysOf[rebootBlock](),
 		"app":                  keysOf[appBlock](),
 		"Functions":            slices.Collect(maps.Keys(functions("."))),
 	}

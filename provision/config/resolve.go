@@ -221,6 +221,7 @@ func (l *loader) nodes(c clusterBlock) []NodeGroup {
 		groups = append(groups, g)
 	}
 	l.voters(c, groups, voters, asked)
+	l.reboots(c, groups)
 	return groups
 }
 

@@ -31,6 +31,7 @@ type clusterBlock struct {
 	Name      string          `hcl:"name,label"`
 	SSHKeys   []string        `hcl:"ssh_keys,optional"`
 	Lease     hcl.Expression  `hcl:"lease,optional"`
+	Reboot    *rebootBlock    `hcl:"reboot,block"`
 	Providers []providerBlock `hcl:"provider,block"`
 	Image     *imageBlock     `hcl:"image,block"`
 	Nodes     []nodesBlock    `hcl:"nodes,block"`
@@ -90,7 +91,18 @@ type nodesBlock struct {
 	Metadata   map[string]string `hcl:"metadata,optional"`
 	CPUs       float64           `hcl:"cpus,optional"`
 	MemoryMiB  int               `hcl:"memory_mib,optional"`
+	Reboot     *rebootBlock      `hcl:"reboot,block"`
 	Range      hcl.Range         `hcl:",def_range"`
+}
+
+type rebootBlock struct {
+	Group    hcl.Expression `hcl:"group,optional"`
+	Max      hcl.Expression `hcl:"max,optional"`
+	Window   hcl.Expression `hcl:"window,optional"`
+	Length   hcl.Expression `hcl:"length,optional"`
+	Drain    hcl.Expression `hcl:"drain,optional"`
+	Patience hcl.Expression `hcl:"patience,optional"`
+	Range    hcl.Range      `hcl:",def_range"`
 }
 
 type appBlock struct {

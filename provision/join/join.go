@@ -35,6 +35,7 @@ type Joiner struct {
 	Access   *Access
 	Cluster  string
 	Lease    time.Duration
+	Reboot   map[string]*node.Reboot // by node group; nil: only when an operator says so
 	Machines Machines
 	// Wanted are all machines that the cluster is to have: the first etcd
 	// members must know of each other before any of them runs.
@@ -275,7 +276,7 @@ func (j *Joiner) bundle(m plan.Machine, at plan.Observed, r node.Requests, etcd 
 	}
 	b := node.Bundle{CA: string(j.Access.CA()), Etcd: etcd, Config: node.Config{
 		Cluster: j.Cluster, Name: m.Name, Group: m.Group, PrivateIPv4: at.PrivateIPv4, PublicIPv4: at.PublicIPv4,
-		Metadata: m.Metadata, LeaseSeconds: int(j.Lease / time.Second),
+		Metadata: m.Metadata, LeaseSeconds: int(j.Lease / time.Second), Reboot: j.Reboot[m.Group],
 	}}
 	for _, e := range endpoints {
 		b.Config.EtcdEndpoints = append(b.Config.EtcdEndpoints, "https://"+e+":2379")

@@ -65,6 +65,7 @@ type Machine struct {
 	Metadata   map[string]string `json:"metadata,omitempty"`
 	CPUs       float64           `json:"cpus,omitempty"`
 	MemoryMiB  int               `json:"memoryMiB,omitempty"`
+	Reboot     string            `json:"reboot,omitempty"` // how it reboots, in words; empty: when an operator says so
 }
 
 // Observed is a machine as it is.
@@ -131,6 +132,9 @@ func (m Machine) Spec() string {
 		keys = append(keys, k+"="+v)
 	}
 	slices.Sort(keys)
+	if m.Reboot != "" {
+		keys = append(keys, "reboot="+m.Reboot)
+	}
 	return fmt.Sprintf("group=%s etcd=%v %s", m.Group, m.Etcd, strings.Join(keys, " "))
 }
 

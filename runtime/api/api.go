@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	"plasmid/runtime/reboot"
 	"plasmid/runtime/schedule"
 	"plasmid/runtime/store"
 )
@@ -20,6 +21,7 @@ type Store interface {
 	ApplyUnits(ctx context.Context, changes []store.UnitChange) (int64, error)
 	SetMetadata(ctx context.Context, machine, key, value string) (int64, error)
 	DeleteMetadata(ctx context.Context, machine, key string) (int64, error)
+	ChangeReboot(ctx context.Context, group string, f func(reboot.Semaphore) (reboot.Semaphore, error)) (int64, error)
 }
 
 // Mirror is the view that answers come from.
@@ -35,6 +37,13 @@ type Units interface {
 	Restart(ctx context.Context, name string) error
 }
 
+// Reboots is this machine's side of the reboot lock.
+type Reboots interface {
+	Now()
+	Cancel()
+	Status() reboot.Status
+}
+
 // Config of the API.
 type Config struct {
 	Store     Store
@@ -45,7 +54,8 @@ type Config struct {
 	// Unplaced is the engine's, on the machine that leads.
 	Unplaced func() map[string][]schedule.Verdict
 	// Peers speaks mutual TLS with other machines.
-	Peers *http.Client
+	Peers   *http.Client
+	Reboots Reboots
 	// Blobs serves container images.
 	Blobs http.Handler
 	// Audit keeps who changed what.
@@ -89,6 +99,7 @@ func (s *server) routes() []route {
 		route{method: "GET", path: "/plasmid/v1/events", least: RoleReader, handle: s.events, endless: true},
 		route{method: "GET", path: "/plasmid/v1/audit", least: RoleAdmin, handle: s.audit},
 	)
+	routes = append(routes, s.rebootRoutes()...)
 	if s.Metrics != nil {
 		routes = append(routes, route{method: "GET", path: "/metrics", least: RoleReader, handle: s.Metrics.ServeHTTP})
 	}

@@ -49,6 +49,7 @@ type cluster struct {
 	sessions map[string]*store.Session
 	audit    *memoryAudit
 	handler  http.Handler
+	reboots  noReboots
 }
 
 func machineID(i int) string { return fmt.Sprintf("%032x", i) }
@@ -70,7 +71,7 @@ func newTestCluster(t *testing.T) *cluster {
 		Store: st, Mirror: c.mirror, Units: noUnits{}, MachineID: machineID(1), Version: "test",
 		Unplaced: func() map[string][]schedule.Verdict { return nil },
 		Audit:    c.audit, Logger: slog.New(slog.DiscardHandler),
-		Metrics: http.NotFoundHandler(), Blobs: http.NotFoundHandler(),
+		Metrics: http.NotFoundHandler(), Blobs: http.NotFoundHandler(), Reboots: &c.reboots,
 	})
 	return c
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"plasmid/runtime/api"
+	"plasmid/runtime/reboot"
 	"plasmid/runtime/schedule"
 )
 
@@ -236,4 +237,43 @@ func (c *Client) Endpoints() []string {
 		out = append(out, e.name)
 	}
 	return out
+}
+
+// Reboots shows the reboot locks, and what the machines say.
+func (c *Client) Reboots(ctx context.Context) (api.Reboot, error) {
+	return call[api.Reboot](ctx, c, http.MethodGet, "/plasmid/v1/reboots", nil)
+}
+
+// RebootStatus is one machine's.
+func (c *Client) RebootStatus(ctx context.Context, machine string) (reboot.Status, error) {
+	return c.reboot(ctx, http.MethodGet, machine)
+}
+
+// RebootNow has a machine reboot as soon as it gets the lock.
+func (c *Client) RebootNow(ctx context.Context, machine string) (reboot.Status, error) {
+	return c.reboot(ctx, http.MethodPost, machine)
+}
+
+// CancelReboot takes back what RebootNow asked for.
+func (c *Client) CancelReboot(ctx context.Context, machine string) (reboot.Status, error) {
+	return c.reboot(ctx, http.MethodDelete, machine)
+}
+
+func (c *Client) reboot(ctx context.Context, method, machine string) (reboot.Status, error) {
+	return call[reboot.Status](ctx, c, method, "/plasmid/v1/machines/"+url.PathEscape(machine)+"/reboot", nil)
+}
+
+// RebootLock takes a machine's reboot lock, or gives it back.
+func (c *Client) RebootLock(ctx context.Context, machine string, lock bool) (api.RebootGroup, error) {
+	method := http.MethodPut
+	if !lock {
+		method = http.MethodDelete
+	}
+	return call[api.RebootGroup](ctx, c, method, "/plasmid/v1/machines/"+url.PathEscape(machine)+"/reboot-lock", nil)
+}
+
+// SetRebootMax sets how many of a group may reboot at a time; nil leaves it to
+// the machines' configuration.
+func (c *Client) SetRebootMax(ctx context.Context, group string, limit *int) (api.RebootGroup, error) {
+	return call[api.RebootGroup](ctx, c, http.MethodPut, "/plasmid/v1/reboots/"+url.PathEscape(group), api.RebootMax{Max: limit})
 }

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"plasmid/runtime/reboot"
 	"plasmid/runtime/schedule"
 	"plasmid/runtime/store"
 	"plasmid/runtime/unit"
@@ -92,6 +93,7 @@ func (e *Engine) lead(ctx context.Context, l *store.Leadership) error {
 	case <-e.Mirror.Ready():
 	}
 	w.begin(time.Now())
+	var lost reboot.Lost
 	var retry time.Duration
 	for {
 		changed := e.Mirror.Changed()
@@ -115,6 +117,9 @@ func (e *Engine) lead(ctx context.Context, l *store.Leadership) error {
 				wait = retry
 			default:
 				retry, wait = 0, again
+			}
+			if again := e.releaseReboots(ctx, l, view, w, &lost); again > 0 && (wait == 0 || again < wait) {
+				wait = again
 			}
 		}
 		var timer <-chan time.Time

@@ -5,10 +5,13 @@ package node
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
+
+	"plasmid/runtime/reboot"
 )
 
 // Where things are on a node.
@@ -47,6 +50,40 @@ type Config struct {
 	Metadata      map[string]string `json:"metadata,omitempty"`
 	EtcdEndpoints []string          `json:"etcdEndpoints"`
 	LeaseSeconds  int               `json:"leaseSeconds"`
+	Reboot        *Reboot           `json:"reboot,omitempty"` // nil: only when an operator says so
+}
+
+// Reboot says how the machine reboots by itself.
+type Reboot struct {
+	Group           string `json:"group"`
+	Max             int    `json:"max"`
+	Window          string `json:"window,omitempty"` // as reboot.ParseWindow reads it; empty: always
+	LengthSeconds   int    `json:"lengthSeconds,omitempty"`
+	DrainSeconds    int    `json:"drainSeconds"`
+	PatienceSeconds int    `json:"patienceSeconds"`
+}
+
+// RebootPolicy is what node.json says of reboots.
+func (c *Config) RebootPolicy() (reboot.Policy, error) {
+	p := reboot.Default()
+	r := c.Reboot
+	if r == nil {
+		return p, nil
+	}
+	p.Auto, p.Group, p.Max = true, r.Group, r.Max
+	p.Drain, p.Patience = time.Duration(r.DrainSeconds)*time.Second, time.Duration(r.PatienceSeconds)*time.Second
+	if err := reboot.CheckGroup(p.Group); err != nil {
+		return p, err
+	}
+	if p.Max < 1 || p.Drain <= 0 || p.Patience <= 0 {
+		return p, errors.New("reboot: max, drainSeconds and patienceSeconds must be at least 1")
+	}
+	if r.Window == "" {
+		return p, nil
+	}
+	var err error
+	p.Window, err = reboot.ParseWindow(r.Window, time.Duration(r.LengthSeconds)*time.Second)
+	return p, err
 }
 
 // Lease is how long the machine may be silent.
@@ -64,6 +101,9 @@ func Load(file string) (*Config, error) {
 	}
 	if c.Name == "" || c.PrivateIPv4 == "" || len(c.EtcdEndpoints) == 0 || c.LeaseSeconds < 1 {
 		return nil, fmt.Errorf("%s is incomplete: name, privateIPv4, etcdEndpoints and leaseSeconds must be set", file)
+	}
+	if _, err := c.RebootPolicy(); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return &c, nil
 }

@@ -3,7 +3,9 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -25,6 +27,14 @@ type Outcome struct {
 	Changed   []string `json:"changed"` // files
 	Restarted []string `json:"restarted"`
 }
+
+// unattended-upgrades reads the last word on an option, by the files' names.
+// It goes on saying that a reboot is required, and no longer does it itself,
+// on all machines at once.
+const (
+	aptRebootFile = "/etc/apt/apt.conf.d/99plasmid-reboot"
+	aptReboot     = "// Written when this machine was joined: plasmidd reboots it, one of a group after the other.\nUnattended-Upgrade::Automatic-Reboot \"false\";\n"
+)
 
 // Configure writes the bundle and starts, or restarts, the services that it
 // changes anything for. Starting is not waited for: etcd is up only when
@@ -49,6 +59,13 @@ func Configure(ctx context.Context, b Bundle) (Outcome, error) {
 		{CAFile, b.CA, 0o644, 0, "plasmidd"},
 		{CertFile, b.NodeCert, 0o644, 0, "plasmidd"},
 		{ConfigFile, string(config) + "\n", 0o644, 0, "plasmidd"},
+	}
+	if b.Config.Reboot != nil {
+		writes = append(writes, write{aptRebootFile, aptReboot, 0o644, 0, ""})
+	} else if err := os.Remove(aptRebootFile); err == nil {
+		o.Changed = append(o.Changed, aptRebootFile)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return o, err
 	}
 	if len(b.Etcd) > 0 {
 		writes = append(writes,

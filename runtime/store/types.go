@@ -37,6 +37,7 @@ type Machine struct {
 	Version     string            `json:"version"`
 	CPUs        int               `json:"cpus"`
 	MemoryMiB   int               `json:"memoryMiB"`
+	RebootGroup string            `json:"rebootGroup,omitempty"` // whose lock it takes to reboot
 
 	Revision int64 `json:"-"`
 	Lease    int64 `json:"-"`

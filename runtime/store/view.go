@@ -5,6 +5,8 @@ import (
 	"maps"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"plasmid/runtime/reboot"
 )
 
 // View is the cluster as the store had it at one revision. It does not change
@@ -19,6 +21,7 @@ type View struct {
 	Placements map[string]map[string]Placement // unit, then machine
 	States     map[string]map[string]State     // unit, then machine
 	Metadata   map[string]map[string]string    // machine, then key: set by operators
+	Reboots    map[string]reboot.Semaphore     // by group of machines
 	Leader     string                          // machine ID, empty for none
 }
 
@@ -26,6 +29,7 @@ func newView() *View {
 	return &View{
 		Units: map[string]Unit{}, Machines: map[string]Machine{}, Known: map[string]Machine{},
 		Placements: map[string]map[string]Placement{}, States: map[string]map[string]State{}, Metadata: map[string]map[string]string{},
+		Reboots: map[string]reboot.Semaphore{},
 	}
 }
 
@@ -133,6 +137,8 @@ func (e *editor) apply(key string, kv *mvccpb.KeyValue, deleted bool) error {
 	case dirStates:
 		machine, unit := splitKey(rest)
 		return setPair(e, &e.States, unit, machine, kv, deleted, func(s *State) { s.Revision = kv.ModRevision })
+	case dirReboots:
+		return set(e, &e.Reboots, rest, kv, deleted, func(*reboot.Semaphore) {})
 	case dirMetadata:
 		machine, name := splitKey(rest)
 		if deleted {

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"plasmid/runtime/node"
+	"plasmid/runtime/reboot"
+	"plasmid/runtime/store"
+	"plasmid/runtime/systemd"
+)
+
+// rebooter wires this machine's side of the reboot lock.
+func rebooter(c *node.Config, policy reboot.Policy, m store.Machine, st *store.Store, mirror *store.Mirror, sysd *systemd.Manager, log *slog.Logger) *reboot.Node {
+	return reboot.New(reboot.Config{
+		Machine: m.ID, Name: m.Name, Boot: m.BootID, Policy: policy,
+		Lock: st, Mirror: mirror, System: host{reboot.Host{Root: "/"}, sysd},
+		Safe: func(ctx context.Context) error { return st.SafeWithout(ctx, c.Name) },
+		Well: func(ctx context.Context) error { return well(ctx, m, st, mirror, sysd) },
+		Dir:  node.StateDir, Logger: log,
+	})
+}
+
+// host is this machine's files and its systemd.
+type host struct {
+	reboot.Host
+	sysd *systemd.Manager
+}
+
+func (h host) Reboot(ctx context.Context) error { return h.sysd.Reboot(ctx) }
+
+// well says what is amiss with this machine after a boot: nil when the boot
+// has ended, the machine reports to the cluster and its etcd member, if it has
+// one, answers.
+func well(ctx context.Context, m store.Machine, st *store.Store, mirror *store.Mirror, sysd *systemd.Manager) error {
+	if have, ok := mirror.View().Machines[m.ID]; !ok || have.BootID != m.BootID {
+		return errors.New("it does not report to the cluster yet")
+	}
+	state, err := sysd.SystemState(ctx)
+	switch {
+	case err != nil:
+		return err
+	case state != "running" && state != "degraded":
+		return fmt.Errorf("systemd is still %s", state)
+	}
+	return st.MemberWell(ctx, m.Name)
+}

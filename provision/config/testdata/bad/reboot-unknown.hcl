@@ -1,0 +1,6 @@
+cluster "demo" {
+  nodes "core" {
+    count = 1
+    reboot { windwo = "04:00" }
+  }
+}
