@@ -26,29 +26,43 @@ type Local struct {
 	CIDR string // of the cluster's bridge; empty: the first free /24 of 10.42.0.0/16
 }
 
-// OpenStack is read and validated; its provider comes later.
+// OpenStack makes machines in a project of an OpenStack cloud. Things that exist
+// are given by name or ID.
 type OpenStack struct {
-	Cloud             string
+	Cloud             string // entry of clouds.yaml; empty: OS_CLOUD, or the OS_* variables alone
+	Region            string // empty: as the cloud's entry says
+	Image             string // in Glance; empty: the one that plasmid image push made
 	Flavor            string
-	ExternalNetwork   string
+	ExternalNetwork   string // for floating and direct addresses; empty: the only one there is
 	Network           Network
-	SSHAllow          []string
-	PublicPorts       []int
+	Router            string   // existing; empty: one is made if it is needed
+	DNS               []string // of the subnet that is made; empty: the cloud's own
+	SSHAllow          []string // IPv4 networks
+	PublicPorts       []int    // TCP, open to the world
+	SecurityGroups    []string // existing, beside the cluster's own
+	KeyPair           string   // existing, beside Plasmid's own key
+	AllowedAddresses  []string // that machines may speak from beside their own, such as virtual ones
 	AvailabilityZones []string
 	AntiAffinity      string // "", soft, hard
 	BootVolume        *BootVolume
 }
 
-// Network is made with CIDR, or an existing one is used by Name.
+// Network is made with CIDR, or an existing one is used by Name or ID.
 type Network struct {
-	CIDR string
-	Name string
+	CIDR   string
+	Name   string
+	ID     string
+	Subnet string // of an existing network; empty: its only IPv4 subnet
 }
+
+// Made reports whether the cluster has a network of its own.
+func (n Network) Made() bool { return n.Name == "" && n.ID == "" }
 
 // BootVolume boots servers from a volume instead of the flavor's disk.
 type BootVolume struct {
-	SizeGiB int
-	Type    string
+	SizeGiB          int
+	Type             string // empty: the cloud's default
+	AvailabilityZone string // of the block storage, which has zones of its own
 }
 
 // Image says how the node image is built.
@@ -71,6 +85,7 @@ type NodeGroup struct {
 	Count      int    // at least 1
 	Etcd       int    // how many of them vote; odd over the whole cluster
 	PublicIPv4 string // floating, direct, none
+	Flavor     string // on OpenStack; empty: the provider's
 	Metadata   map[string]string
 	CPUs       float64 // limit on local machines; 0: none
 	MemoryMiB  int     // limit on local machines; 0: none

@@ -119,9 +119,16 @@ cluster "c" {
     availability_zones = ["az1"]
     anti_affinity      = "soft"
     boot_volume {
-      size_gib = 20
-      type     = "ssd"
+      size_gib          = 20
+      type              = "ssd"
+      availability_zone = "nova"
     }
+    region            = "here"
+    router            = "edge"
+    dns               = ["9.9.9.9"]
+    security_groups   = ["audit"]
+    key_pair          = "mine"
+    allowed_addresses = ["10.42.3.200"]
   }
   image {
     playbooks         = ["site.yml"]
@@ -137,8 +144,7 @@ cluster "c" {
     count       = 2
     public_ipv4 = "direct"
     metadata    = { role = local.role }
-    cpus        = 1.5
-    memory_mib  = 512
+    flavor      = "m1.large"
   }
   nodes "db" {
     count = 3
@@ -158,7 +164,8 @@ cluster "c" {
 		Provider: Provider{OpenStack: &OpenStack{
 			Cloud: "mine", Flavor: "m1.medium", ExternalNetwork: "public", Network: Network{CIDR: "10.42.3.0/24"},
 			SSHAllow: []string{"203.0.113.0/24"}, PublicPorts: []int{80, 443}, AvailabilityZones: []string{"az1"},
-			AntiAffinity: "soft", BootVolume: &BootVolume{20, "ssd"},
+			AntiAffinity: "soft", BootVolume: &BootVolume{20, "ssd", "nova"}, Region: "here", Router: "edge", DNS: []string{"9.9.9.9"},
+			SecurityGroups: []string{"audit"}, KeyPair: "mine", AllowedAddresses: []string{"10.42.3.200"},
 		}},
 		Image: Image{
 			Playbooks: []string{"site.yml"}, Packages: []string{"jq", "htop"}, Suite: "trixie",
@@ -166,7 +173,7 @@ cluster "c" {
 			Mirror: "http://mirror.example/debian", Proxy: "http://proxy.example:3128", CheckValidUntil: &no, DiskGiB: 8,
 		},
 		Nodes: []NodeGroup{
-			{Name: "web", Count: 2, PublicIPv4: "direct", Metadata: map[string]string{"role": "web"}, CPUs: 1.5, MemoryMiB: 512},
+			{Name: "web", Count: 2, PublicIPv4: "direct", Metadata: map[string]string{"role": "web"}, Flavor: "m1.large"},
 			{Name: "db", Count: 3, Etcd: 3, PublicIPv4: "floating"},
 		},
 		Apps: []App{{Name: "shop", Source: "shop", Vars: map[string]any{"replicas": int64(2)}}},

@@ -142,6 +142,14 @@ func (l *loader) value(e hcl.Expression, to any) bool {
 	return !diags.HasErrors()
 }
 
+// required complains of an attribute that is not there: gohcl asks for no
+// expression.
+func (l *loader) required(e hcl.Expression, name string, at hcl.Range) {
+	if isMissing(e) {
+		l.problem(at, "Missing required argument", "The argument %q is required, but no definition was found.", name)
+	}
+}
+
 // isMissing tells an attribute that is not there: gohcl puts an expression of
 // its own in its place.
 func isMissing(e hcl.Expression) bool {

@@ -52,6 +52,7 @@ func (l *loader) cluster(b clusterBlock, outer []providerBlock) *Cluster {
 	}
 	c.Image = l.image(b.Image)
 	c.Nodes = l.nodes(b)
+	l.nodesFitProvider(c, b)
 	c.Apps = l.apps(b.Apps)
 	return c
 }
@@ -84,32 +85,6 @@ func (l *loader) cidr(e hcl.Expression) string {
 		l.problem(e.Range(), "Invalid network", "%q is an address in a network; the network is %q.", s, p.Masked())
 	}
 	return s
-}
-
-func (l *loader) openstack(b providerBlock) *OpenStack {
-	var o openstackBlock
-	l.decode(b.Body, &o)
-	out := &OpenStack{Cloud: o.Cloud, Flavor: o.Flavor, ExternalNetwork: o.ExternalNetwork, PublicPorts: o.PublicPorts, AvailabilityZones: o.AvailabilityZones}
-	l.value(o.AntiAffinity, &out.AntiAffinity)
-	if a := out.AntiAffinity; a != "" && a != "soft" && a != "hard" {
-		l.problem(o.AntiAffinity.Range(), "Invalid anti_affinity", "%q is neither \"soft\" nor \"hard\".", a)
-	}
-	l.value(o.SSHAllow, &out.SSHAllow)
-	for _, s := range out.SSHAllow {
-		if _, err := netip.ParsePrefix(s); err != nil {
-			l.problem(o.SSHAllow.Range(), "Invalid network", "%q is no network such as \"203.0.113.0/24\".", s)
-		}
-	}
-	if n := o.Network; n != nil {
-		out.Network = Network{CIDR: l.cidr(n.CIDR), Name: n.Name}
-		if (out.Network.CIDR == "") == (out.Network.Name == "") {
-			l.problem(n.Range, "Network not clear", "Give either cidr, for a network that is made, or name, for one that exists.")
-		}
-	}
-	if v := o.BootVolume; v != nil {
-		out.BootVolume = &BootVolume{SizeGiB: v.SizeGiB, Type: v.Type}
-	}
-	return out
 }
 
 func (l *loader) image(b *imageBlock) Image {
@@ -200,6 +175,7 @@ func (l *loader) nodes(c clusterBlock) []NodeGroup {
 		}
 		names[b.Name] = true
 		g := NodeGroup{Name: b.Name, PublicIPv4: "floating", Metadata: b.Metadata, CPUs: b.CPUs, MemoryMiB: b.MemoryMiB}
+		l.required(b.Count, "count", b.Range)
 		if l.value(b.Count, &g.Count) && (g.Count < 1 || g.Count > maxCount) {
 			l.problem(b.Count.Range(), "Invalid count", "count is %d; a node group has from 1 to %d machines. To have none, leave the block out.", g.Count, maxCount)
 		}
@@ -210,6 +186,7 @@ func (l *loader) nodes(c clusterBlock) []NodeGroup {
 			}
 		}
 		voters += g.Etcd
+		l.value(b.Flavor, &g.Flavor)
 		if l.value(b.PublicIPv4, &g.PublicIPv4) && g.PublicIPv4 != "floating" && g.PublicIPv4 != "direct" && g.PublicIPv4 != "none" {
 			l.problem(b.PublicIPv4.Range(), "Invalid public_ipv4", "%q is none of \"floating\", \"direct\", \"none\".%s", g.PublicIPv4, nearest(g.PublicIPv4, []string{"floating", "direct", "none"}))
 		}
@@ -259,6 +236,7 @@ func (l *loader) apps(blocks []appBlock) []App {
 		}
 		names[b.Name] = true
 		a := App{Name: b.Name, Vars: l.object(b.Vars, "vars")}
+		l.required(b.Source, "source", b.Range)
 		if l.value(b.Source, &a.Source) {
 			dir := a.Source
 			if !filepath.IsAbs(dir) {

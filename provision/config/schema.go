@@ -50,25 +50,36 @@ type localBlock struct {
 
 type openstackBlock struct {
 	Cloud             string         `hcl:"cloud,optional"`
-	Flavor            string         `hcl:"flavor"`
+	Region            string         `hcl:"region,optional"`
+	Image             string         `hcl:"image,optional"`
+	Flavor            hcl.Expression `hcl:"flavor"`
 	ExternalNetwork   string         `hcl:"external_network,optional"`
 	Network           *networkBlock  `hcl:"network,block"`
-	SSHAllow          hcl.Expression `hcl:"ssh_allow,optional"`
-	PublicPorts       []int          `hcl:"public_ports,optional"`
-	AvailabilityZones []string       `hcl:"availability_zones,optional"`
+	Router            hcl.Expression `hcl:"router,optional"`
+	DNS               hcl.Expression `hcl:"dns,optional"`
+	SSHAllow          hcl.Expression `hcl:"ssh_allow"`
+	PublicPorts       hcl.Expression `hcl:"public_ports,optional"`
+	SecurityGroups    []string       `hcl:"security_groups,optional"`
+	KeyPair           string         `hcl:"key_pair,optional"`
+	AllowedAddresses  hcl.Expression `hcl:"allowed_addresses,optional"`
+	AvailabilityZones hcl.Expression `hcl:"availability_zones,optional"`
 	AntiAffinity      hcl.Expression `hcl:"anti_affinity,optional"`
 	BootVolume        *volumeBlock   `hcl:"boot_volume,block"`
 }
 
 type networkBlock struct {
-	CIDR  hcl.Expression `hcl:"cidr,optional"`
-	Name  string         `hcl:"name,optional"`
-	Range hcl.Range      `hcl:",def_range"`
+	CIDR   hcl.Expression `hcl:"cidr,optional"`
+	Name   string         `hcl:"name,optional"`
+	ID     string         `hcl:"id,optional"`
+	Subnet hcl.Expression `hcl:"subnet,optional"`
+	Range  hcl.Range      `hcl:",def_range"`
 }
 
 type volumeBlock struct {
-	SizeGiB int    `hcl:"size_gib"`
-	Type    string `hcl:"type,optional"`
+	SizeGiB          hcl.Expression `hcl:"size_gib"`
+	Type             string         `hcl:"type,optional"`
+	AvailabilityZone string         `hcl:"availability_zone,optional"`
+	Range            hcl.Range      `hcl:",def_range"`
 }
 
 type imageBlock struct {
@@ -87,6 +98,7 @@ type nodesBlock struct {
 	Count      hcl.Expression    `hcl:"count"`
 	Etcd       hcl.Expression    `hcl:"etcd,optional"`
 	PublicIPv4 hcl.Expression    `hcl:"public_ipv4,optional"`
+	Flavor     hcl.Expression    `hcl:"flavor,optional"`
 	Metadata   map[string]string `hcl:"metadata,optional"`
 	CPUs       float64           `hcl:"cpus,optional"`
 	MemoryMiB  int               `hcl:"memory_mib,optional"`

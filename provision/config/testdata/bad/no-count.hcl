@@ -1,0 +1,3 @@
+cluster "demo" {
+  nodes "core" {}
+}

@@ -1,0 +1,8 @@
+cluster "demo" {
+  provider "openstack" {
+    flavor    = "m1.small"
+    ssh_allow = ["203.0.113.0/24"]
+    dns = ["resolver"]
+  }
+  nodes "core" { count = 1 }
+}

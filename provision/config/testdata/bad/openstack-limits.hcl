@@ -1,0 +1,10 @@
+cluster "demo" {
+  provider "openstack" {
+    flavor    = "m1.small"
+    ssh_allow = ["203.0.113.0/24"]
+  }
+  nodes "core" {
+    count = 1
+    cpus  = 2
+  }
+}

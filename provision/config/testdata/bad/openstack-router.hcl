@@ -1,0 +1,9 @@
+cluster "demo" {
+  provider "openstack" {
+    flavor    = "m1.small"
+    ssh_allow = ["203.0.113.0/24"]
+    router = "edge"
+    network { name = "existing" }
+  }
+  nodes "core" { count = 1 }
+}

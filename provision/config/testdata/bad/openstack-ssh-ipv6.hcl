@@ -1,0 +1,7 @@
+cluster "demo" {
+  provider "openstack" {
+    flavor    = "m1.small"
+    ssh_allow = ["2001:db8::/32"]
+  }
+  nodes "core" { count = 1 }
+}
