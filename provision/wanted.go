@@ -17,6 +17,7 @@ func Wanted(c *config.Cluster, image string) []plan.Machine {
 				Name:       fmt.Sprintf("%s-%s-%d", c.Name, g.Name, i+1),
 				Group:      g.Name,
 				Image:      image,
+				Shape:      c.Shape(g),
 				Etcd:       i < g.Etcd,
 				PublicIPv4: g.PublicIPv4,
 				Metadata:   g.Metadata,

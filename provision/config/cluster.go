@@ -1,7 +1,11 @@
 // Package config reads cluster.hcl into a validated Cluster.
 package config
 
-import "time"
+import (
+	"cmp"
+	"fmt"
+	"time"
+)
 
 // Cluster is one validated cluster block with its defaults filled in.
 type Cluster struct {
@@ -96,4 +100,35 @@ type App struct {
 	Name   string
 	Source string // directory with app.hcl, relative to Dir
 	Vars   map[string]any
+}
+
+// Shape says, in a line, what the provider makes machines of a group from
+// beside their image; a machine of another shape has to be made anew. It is
+// empty for local machines, which change in place.
+func (c *Cluster) Shape(g NodeGroup) string {
+	o := c.Provider.OpenStack
+	if o == nil {
+		return ""
+	}
+	s := "flavor " + cmp.Or(g.Flavor, o.Flavor)
+	if v := o.BootVolume; v != nil {
+		s += fmt.Sprintf(", volume %d GiB", v.SizeGiB)
+		if v.Type != "" {
+			s += " " + v.Type
+		}
+	}
+	if o.TwoNICs(g) {
+		s += ", a NIC on the public network"
+	}
+	if o.AntiAffinity != "" {
+		s += ", " + o.AntiAffinity + " anti-affinity"
+	}
+	return s
+}
+
+// TwoNICs reports whether machines of a group have a NIC on the external
+// network beside the one on the cluster's own. Those with direct addresses on an
+// existing network, when no other is named, have that one only.
+func (o *OpenStack) TwoNICs(g NodeGroup) bool {
+	return g.PublicIPv4 == "direct" && (o.Network.Made() || o.ExternalNetwork != "" && o.ExternalNetwork != o.Network.Name && o.ExternalNetwork != o.Network.ID)
 }

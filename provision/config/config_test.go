@@ -276,3 +276,22 @@ func TestExample(t *testing.T) {
 		t.Errorf("%+v", c.Nodes)
 	}
 }
+
+func TestShape(t *testing.T) {
+	made := &OpenStack{Flavor: "m1.small", Network: Network{CIDR: "10.42.0.0/24"}, ExternalNetwork: "public"}
+	provided := &OpenStack{Flavor: "m1.small", Network: Network{Name: "public"}, BootVolume: &BootVolume{SizeGiB: 20, Type: "ssd"}, AntiAffinity: "hard"}
+	for _, c := range []struct {
+		o    *OpenStack
+		g    NodeGroup
+		want string
+	}{
+		{nil, NodeGroup{PublicIPv4: "direct"}, ""},
+		{made, NodeGroup{PublicIPv4: "floating"}, "flavor m1.small"},
+		{made, NodeGroup{PublicIPv4: "direct", Flavor: "m1.large"}, "flavor m1.large, a NIC on the public network"},
+		{provided, NodeGroup{PublicIPv4: "direct"}, "flavor m1.small, volume 20 GiB ssd, hard anti-affinity"},
+	} {
+		if got := (&Cluster{Provider: Provider{OpenStack: c.o}}).Shape(c.g); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}

@@ -21,11 +21,11 @@ func TestLostMachineJoinsAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"c-3", "c-4"} {
-		i := slices.IndexFunc(p.Steps, func(s Step) bool { return s.ID == stepID(Update, KindMember, name) })
+		i := slices.IndexFunc(p.Steps, func(s Step) bool { return s.ID == StepID(Update, KindMember, name) })
 		if i < 0 {
 			t.Fatalf("%s does not join again: %v", name, p.Steps)
 		}
-		if !slices.Contains(p.Steps[i].Needs, stepID(Create, KindMachine, name)) {
+		if !slices.Contains(p.Steps[i].Needs, StepID(Create, KindMachine, name)) {
 			t.Errorf("%s joins before it is made: %v", name, p.Steps[i].Needs)
 		}
 	}

@@ -60,6 +60,7 @@ type Machine struct {
 	Name       string            `json:"name"`
 	Group      string            `json:"group"`
 	Image      string            `json:"image"`
+	Shape      string            `json:"shape,omitempty"` // what it is made of beside the image, in the provider's words
 	Etcd       bool              `json:"etcd"`
 	PublicIPv4 string            `json:"publicIPv4"` // mode
 	Metadata   map[string]string `json:"metadata,omitempty"`
@@ -72,6 +73,7 @@ type Observed struct {
 	Name        string `json:"name"`
 	Group       string `json:"group"`
 	Image       string `json:"image"`
+	Shape       string `json:"shape,omitempty"`
 	PrivateIPv4 string `json:"privateIPv4"`
 	PublicIPv4  string `json:"publicIPv4,omitempty"`
 	Running     bool   `json:"running"`
@@ -134,7 +136,8 @@ func (m Machine) Spec() string {
 	return fmt.Sprintf("group=%s etcd=%v %s", m.Group, m.Etcd, strings.Join(keys, " "))
 }
 
-func stepID(a Action, kind, name string) string { return string(a) + " " + kind + " " + name }
+// StepID is the ID that a step has.
+func StepID(a Action, kind, name string) string { return string(a) + " " + kind + " " + name }
 
 // Make returns the steps from what is to what is wanted. An etcd cluster
 // always keeps its majority: members are added and removed one at a time, and
@@ -177,12 +180,12 @@ func Destroy(in Input) Plan {
 	var p Plan
 	var machines []string
 	for _, o := range sortedObserved(in.Observed) {
-		id := stepID(Delete, KindMachine, o.Name)
+		id := StepID(Delete, KindMachine, o.Name)
 		machines = append(machines, id)
 		p.Steps = append(p.Steps, Step{ID: id, Action: Delete, Kind: KindMachine, Name: o.Name, Details: []string{"address " + o.PrivateIPv4}})
 	}
 	if in.Network {
-		p.Steps = append(p.Steps, Step{ID: stepID(Delete, KindNetwork, in.Cluster), Action: Delete, Kind: KindNetwork, Name: in.Cluster, Needs: machines})
+		p.Steps = append(p.Steps, Step{ID: StepID(Delete, KindNetwork, in.Cluster), Action: Delete, Kind: KindNetwork, Name: in.Cluster, Needs: machines})
 	}
 	return p
 }
@@ -202,7 +205,7 @@ type maker struct {
 }
 
 func (m *maker) add(s Step) string {
-	s.ID = stepID(s.Action, s.Kind, s.Name)
+	s.ID = StepID(s.Action, s.Kind, s.Name)
 	var needs []string
 	for _, n := range s.Needs {
 		if n != "" && !slices.Contains(needs, n) {
@@ -250,12 +253,24 @@ func (m *maker) changesVoters() bool {
 	return false
 }
 
-// replaced reports whether a machine that is a member is to be made anew of
-// another image.
+// changes are what of a machine can be had only by making it anew.
+func changes(o Observed, w Machine) []string {
+	var c []string
+	if o.Image != w.Image {
+		c = append(c, "image "+o.Image+" → "+w.Image)
+	}
+	if o.Shape != w.Shape {
+		c = append(c, o.Shape+" → "+w.Shape)
+	}
+	return c
+}
+
+// replaced reports whether a machine that is a member is to be made anew, of
+// another image or shape.
 func (m *maker) replaced(w Machine) bool {
 	o, exists := m.observed[w.Name]
 	_, member := m.members[w.Name]
-	return member && exists && o.Complete && o.Image != w.Image
+	return member && exists && o.Complete && len(changes(o, w)) > 0
 }
 
 // guardData refuses to replace the machine that alone holds the cluster's data.
@@ -268,8 +283,8 @@ func (m *maker) guardData() error {
 	}
 	if len(voters) == 1 && m.members[voters[0].Name].Etcd && m.replaced(voters[0]) {
 		w := voters[0]
-		return fmt.Errorf("machine %s is the only etcd member, and to change its image (%s → %s) is to lose the cluster's data; have more members first (etcd = 3), or give the data up with: plasmid down",
-			w.Name, m.observed[w.Name].Image, w.Image)
+		return fmt.Errorf("machine %s is the only etcd member, and to make it anew (%s) is to lose the cluster's data; have more members first (etcd = 3), or give the data up with: plasmid down",
+			w.Name, strings.Join(changes(m.observed[w.Name], w), ", "))
 	}
 	return nil
 }
@@ -285,7 +300,7 @@ func (m *maker) network() {
 func (m *maker) machines() {
 	network := ""
 	if !m.Network {
-		network = stepID(Create, KindNetwork, m.Cluster)
+		network = StepID(Create, KindNetwork, m.Cluster)
 	}
 	for _, w := range m.sortedWanted() {
 		if m.replaced(w) {
@@ -294,9 +309,9 @@ func (m *maker) machines() {
 		o, exists := m.observed[w.Name]
 		_, member := m.members[w.Name]
 		switch {
-		case exists && o.Complete && o.Image != w.Image && !member:
-			// It is of an older image and has no part in the cluster yet.
-			gone := m.add(Step{Action: Delete, Kind: KindMachine, Name: w.Name, Details: []string{"image " + o.Image + " → " + w.Image}})
+		case exists && o.Complete && len(changes(o, w)) > 0 && !member:
+			// It is not as wanted and has no part in the cluster yet.
+			gone := m.add(Step{Action: Delete, Kind: KindMachine, Name: w.Name, Details: changes(o, w)})
 			m.up[w.Name] = m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{network, gone}, Machine: &w, Details: details(w)})
 		case !exists || !o.Complete:
 			m.anew[w.Name] = true
@@ -373,7 +388,7 @@ func (m *maker) firstMembers(bootstrap bool) []string {
 	var ids []string
 	for _, w := range m.sortedWanted() {
 		if w.Etcd {
-			ids = append(ids, stepID(Create, KindMember, w.Name))
+			ids = append(ids, StepID(Create, KindMember, w.Name))
 		}
 	}
 	return ids
@@ -418,7 +433,7 @@ func (m *maker) leave(o Observed, needs []string) string {
 	return m.add(Step{Action: Delete, Kind: KindMachine, Name: o.Name, Needs: append([]string{left}, needs...)})
 }
 
-// replacements changes machines to another image one at a time: the machine
+// replacements changes machines to another image or shape one at a time: the machine
 // leaves, is made anew and joins, and then the next.
 func (m *maker) replacements(alive bool) {
 	var before []string
@@ -434,7 +449,7 @@ func (m *maker) replacements(alive bool) {
 			continue
 		}
 		left := m.add(Step{Action: Delete, Kind: KindMember, Name: w.Name, Needs: before, Details: []string{"to be replaced"}})
-		deleted := m.add(Step{Action: Delete, Kind: KindMachine, Name: w.Name, Needs: append([]string{left}, before...), Details: []string{"image " + o.Image + " → " + w.Image}})
+		deleted := m.add(Step{Action: Delete, Kind: KindMachine, Name: w.Name, Needs: append([]string{left}, before...), Details: changes(o, w)})
 		made := m.add(Step{Action: Create, Kind: KindMachine, Name: w.Name, Needs: []string{deleted}, Machine: &w, Details: details(w)})
 		joined := m.add(Step{Action: Create, Kind: KindMember, Name: w.Name, Needs: []string{made}, Machine: &w})
 		before = []string{joined}
@@ -444,6 +459,9 @@ func (m *maker) replacements(alive bool) {
 
 func details(w Machine) []string {
 	d := []string{"image " + w.Image}
+	if w.Shape != "" {
+		d = append(d, w.Shape)
+	}
 	if w.CPUs > 0 {
 		d = append(d, fmt.Sprintf("%g CPUs", w.CPUs))
 	}

@@ -124,6 +124,11 @@ delete machine c-2 after delete member c-2, create member c-1
 create machine c-2 after delete machine c-2
 create member c-2 after create machine c-2
 `},
+		{"new shape of one that has not joined", Input{Network: true, Wanted: []Machine{{Name: "c-1", Group: "c", Image: "i", Shape: "flavor large", Etcd: true}}, Observed: running("i", "c-1")}, `
+delete machine c-1
+create machine c-1 after delete machine c-1
+create member c-1 after create machine c-1
+`},
 		{"a member without a machine", Input{Network: true, Wanted: wanted("i", true, "c-1", "c-2"), Observed: running("i", "c-1", "c-2"), Members: joined(true, three...)}, `
 delete member c-3
 `},

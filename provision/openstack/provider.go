@@ -1,0 +1,175 @@
+package openstack
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"plasmid/provision/config"
+	"plasmid/provision/plan"
+)
+
+// Provider makes the machines of one cluster. Observe comes first: steps build
+// upon what it saw.
+type Provider struct {
+	cluster *config.Cluster
+	o       *config.OpenStack
+	c       *Client
+	sshKeys []string
+
+	mu    sync.Mutex
+	state *state // as last seen, and as steps changed what machines share
+
+	poll    poller
+	flavors known // IDs by name
+	images  known // IDs in Glance by image
+}
+
+// New returns a provider. sshKeys are the authorized_keys lines of the login
+// user.
+func New(c *Client, cluster *config.Cluster, sshKeys []string) *Provider {
+	p := &Provider{cluster: cluster, o: cluster.Provider.OpenStack, c: c, sshKeys: sshKeys, state: &state{}}
+	p.poll.list = func(ctx context.Context) ([]server, error) { return c.servers(ctx, cluster.Name) }
+	return p
+}
+
+func (p *Provider) mark() string { return mark(p.cluster.Name) }
+
+func (p *Provider) planner() planner {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return planner{p.cluster, p.o, p.state}
+}
+
+// Observe finds all that carries the cluster's mark. The network counts as
+// there if all that machines share is as wanted.
+func (p *Provider) Observe(ctx context.Context) (bool, []plan.Observed, error) {
+	s, err := p.c.observe(ctx, p.cluster)
+	if err != nil {
+		return false, nil, err
+	}
+	p.mu.Lock()
+	p.state = s
+	p.mu.Unlock()
+	pl := p.planner()
+	return len(pl.shared()) == 0, observed(p.cluster, s), nil
+}
+
+// Refine puts the provider's own small steps into a plan.
+func (p *Provider) Refine(in plan.Input, pl plan.Plan) plan.Plan { return p.planner().refine(in, pl) }
+
+// Sweep lists all that carries the cluster's mark.
+func (p *Provider) Sweep(ctx context.Context) ([]string, error) {
+	s, err := p.c.observe(ctx, p.cluster)
+	if err != nil {
+		return nil, err
+	}
+	var left []string
+	add := func(kind string, list []object) {
+		for _, o := range list {
+			left = append(left, fmt.Sprintf("%s %s (%s)", kind, o.Name, o.ID))
+		}
+	}
+	add("server", objects(s.Servers, serverObject))
+	add(kindFloatingIP+" of", objects(s.FloatingIPs, floatingObject))
+	add(kindPort, objects(s.Ports, portObject))
+	add(kindVolume, objects(s.Volumes, volumeObject))
+	for _, l := range s.Links {
+		left = append(left, fmt.Sprintf("interface of router %s (port %s)", l.Router, l.Port))
+	}
+	add(kindRouter, objects(s.Routers, func(r router) object { return r.object }))
+	add(kindSubnet, objects(s.Subnets, func(n subnet) object { return n.object }))
+	add("network", objects(s.Networks, func(n network) object { return n.object }))
+	add(kindSecurityGroup, objects(s.Groups, func(g securityGroup) object { return g.object }))
+	add(kindServerGroup, objects(s.ServerGroups, func(g serverGroup) object { return g.object }))
+	return left, nil
+}
+
+// zone spreads the machines of a group over the availability zones, by their
+// numbers. Empty: the cloud chooses.
+func (p *Provider) zone(machine string) string {
+	zones := p.o.AvailabilityZones
+	var n int
+	if _, err := fmt.Sscanf(machine[strings.LastIndexByte(machine, '-')+1:], "%d", &n); err != nil || n < 1 || len(zones) == 0 {
+		return ""
+	}
+	return zones[(n-1)%len(zones)]
+}
+
+// known remembers IDs that were looked up.
+type known struct {
+	mu  sync.Mutex
+	ids map[string]string
+}
+
+func (k *known) get(key string, find func() (string, error)) (string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if id, ok := k.ids[key]; ok {
+		return id, nil
+	}
+	id, err := find()
+	if err != nil {
+		return "", err
+	}
+	if k.ids == nil {
+		k.ids = map[string]string{}
+	}
+	k.ids[key] = id
+	return id, nil
+}
+
+// poller lets all who wait for servers share one list: fifty machines cost no
+// more calls than one.
+type poller struct {
+	list func(context.Context) ([]server, error)
+
+	mu   sync.Mutex
+	at   time.Time
+	last []server
+}
+
+// servers returns a list that is no older than pollEvery.
+func (p *poller) servers(ctx context.Context) ([]server, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.at) < pollEvery {
+		return p.last, nil
+	}
+	list, err := p.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.at, p.last = time.Now(), list
+	return list, nil
+}
+
+// forget makes the next list a new one.
+func (p *poller) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.at = time.Time{}
+}
+
+// byID waits until f is content with a server, which is nil when there is none.
+func (p *poller) byID(ctx context.Context, id string, f func(*server) (bool, error)) error {
+	for {
+		list, err := p.servers(ctx)
+		if err != nil {
+			return err
+		}
+		var sv *server
+		if i := slices.IndexFunc(list, func(s server) bool { return s.ID == id }); i >= 0 {
+			sv = &list[i]
+		}
+		if done, err := f(sv); done || err != nil {
+			return err
+		}
+		if err := sleep(ctx, pollEvery); err != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
