@@ -14,6 +14,9 @@ import (
 func reap() int {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals)
+	// Of these one that waits stands for all, so that none can be lost.
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGCHLD)
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -21,18 +24,18 @@ func reap() int {
 		fmt.Fprintln(os.Stderr, "confd:", err)
 		return 1
 	}
-	for s := range signals {
-		switch s {
-		case syscall.SIGCHLD:
+	for {
+		select {
+		case <-ended:
 			if code, ended := collect(cmd.Process.Pid); ended {
 				return code
 			}
-		case syscall.SIGURG: // the Go runtime's own
-		default:
-			_ = cmd.Process.Signal(s)
+		case s := <-signals:
+			if s != syscall.SIGCHLD && s != syscall.SIGURG { // the latter is Go's own
+				_ = cmd.Process.Signal(s)
+			}
 		}
 	}
-	return 1
 }
 
 // collect waits for all processes that have ended, and reports the exit code

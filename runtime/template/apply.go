@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"text/template"
 	"time"
@@ -21,6 +23,14 @@ type Options struct {
 	SyncOnly      bool // put the file in place, without check and reload
 	KeepStageFile bool // leave the staged file beside the destination
 	Logger        *slog.Logger
+	// Diff, if any, is told what changes, or would with Noop. Contents of
+	// files that not everybody may read are left out.
+	Diff io.Writer
+	// Metrics, if any, count what is done.
+	Metrics *Metrics
+	// Resync is how often Watch reads the keys though it was told of no
+	// change; 0: never.
+	Resync time.Duration
 }
 
 // apply brings the resource's file up to the keys. It reports whether it
@@ -35,6 +45,10 @@ func (r *Resource) apply(ctx context.Context, k Keys, o Options) (changed bool, 
 		}
 	}
 	content, err := r.render(k)
+	if errors.Is(err, errMissing) && r.OnMissing == "keep" {
+		o.Logger.Info("kept", "file", r.Dest, "why", err)
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}
@@ -51,6 +65,7 @@ func (r *Resource) apply(ctx context.Context, k Keys, o Options) (changed bool, 
 	if old.matches(content, mode, r.UID, r.GID) {
 		return false, nil
 	}
+	o.diff(r.Dest, old, content, mode)
 	if o.Noop {
 		o.Logger.Warn("would change", "file", r.Dest)
 		return true, nil
@@ -63,7 +78,7 @@ func (r *Resource) apply(ctx context.Context, k Keys, o Options) (changed bool, 
 		defer os.Remove(staged)
 	}
 	if !o.SyncOnly {
-		if err := r.run(ctx, "check_cmd", r.CheckCmd, staged, r.CheckTimeout); err != nil {
+		if err := r.run(ctx, "check_cmd", r.CheckCmd, staged, r.CheckTimeout, o); err != nil {
 			return false, fmt.Errorf("%w; %s stays as it was", err, r.Dest)
 		}
 	}
@@ -71,10 +86,10 @@ func (r *Resource) apply(ctx context.Context, k Keys, o Options) (changed bool, 
 		return false, err
 	}
 	if !o.SyncOnly {
-		if err := r.run(ctx, "reload_cmd", r.ReloadCmd, r.Dest, r.ReloadTimeout); err != nil {
+		if err := r.run(ctx, "reload_cmd", r.ReloadCmd, r.Dest, r.ReloadTimeout, o); err != nil {
 			// What is in place must be what runs; and a file that differs
 			// from the rendered one makes the next pass try again.
-			if rerr := old.restore(r.Dest); rerr != nil {
+			if rerr := r.restore(old); rerr != nil {
 				return true, errors.Join(err, rerr)
 			}
 			return false, fmt.Errorf("%w; the last good %s is back", err, r.Dest)
@@ -84,10 +99,13 @@ func (r *Resource) apply(ctx context.Context, k Keys, o Options) (changed bool, 
 	return true, nil
 }
 
+// remove takes the file away, and puts it back if the reload fails.
 func (r *Resource) remove(ctx context.Context, o Options) (bool, error) {
-	if _, err := os.Lstat(r.Dest); errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+	old, err := readPrevious(r.Dest)
+	if err != nil || old == nil {
+		return false, err
 	}
+	o.diff(r.Dest, old, nil, old.mode)
 	if o.Noop {
 		o.Logger.Warn("would remove", "file", r.Dest)
 		return true, nil
@@ -95,15 +113,25 @@ func (r *Resource) remove(ctx context.Context, o Options) (bool, error) {
 	if err := os.Remove(r.Dest); err != nil {
 		return false, err
 	}
-	if o.SyncOnly {
-		return true, nil
+	if !o.SyncOnly {
+		if err := r.run(ctx, "reload_cmd", r.ReloadCmd, r.Dest, r.ReloadTimeout, o); err != nil {
+			if rerr := r.restore(old); rerr != nil {
+				return true, errors.Join(err, rerr)
+			}
+			return false, fmt.Errorf("%w; %s is back", err, r.Dest)
+		}
 	}
-	return true, r.run(ctx, "reload_cmd", r.ReloadCmd, r.Dest, r.ReloadTimeout)
+	o.Logger.Info("removed", "file", r.Dest)
+	return true, nil
 }
 
 // stage writes the content beside the destination, which is created with its
 // directories if need be.
 func (r *Resource) stage(content []byte, mode os.FileMode) (string, error) {
+	return r.stageAs(content, mode, r.UID, r.GID)
+}
+
+func (r *Resource) stageAs(content []byte, mode os.FileMode, uid, gid int) (string, error) {
 	dir := filepath.Dir(r.Dest)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
@@ -113,7 +141,7 @@ func (r *Resource) stage(content []byte, mode os.FileMode) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	err = errors.Join(f.Chmod(mode), chown(f, r.UID, r.GID))
+	err = errors.Join(f.Chmod(mode), chown(f, uid, gid))
 	if err == nil {
 		_, err = f.Write(content)
 	}
@@ -194,42 +222,58 @@ func (p *previous) matches(content []byte, mode os.FileMode, uid, gid int) bool 
 }
 
 // restore puts the file back as it was, or takes it away if there was none.
-func (p *previous) restore(name string) error {
+func (r *Resource) restore(p *previous) error {
 	if p == nil {
-		return os.Remove(name)
+		return os.Remove(r.Dest)
 	}
-	if err := writeInPlace(name, p.content, p.mode); err != nil {
+	staged, err := r.stageAs(p.content, p.mode, p.uid, p.gid)
+	if err != nil {
 		return err
 	}
-	return os.Chown(name, p.uid, p.gid)
+	defer os.Remove(staged)
+	return replace(staged, r.Dest, false)
+}
+
+// commandLine fills in {{.src}} and {{.dest}}, the file that a command is about.
+func commandLine(what, command, file string) (string, error) {
+	t, err := template.New(what).Option("missingkey=error").Parse(command)
+	if err != nil {
+		return "", err
+	}
+	var line strings.Builder
+	err = t.Execute(&line, map[string]string{"src": file, "dest": file})
+	return line.String(), err
 }
 
 // run executes one of the resource's commands, its {{.src}} and {{.dest}}
 // replaced by file, and ends it with all its children at the deadline.
-func (r *Resource) run(ctx context.Context, what, command, file string, timeout time.Duration) error {
+func (r *Resource) run(ctx context.Context, what, command, file string, timeout time.Duration, o Options) (err error) {
 	if command == "" {
 		return nil
 	}
-	t, err := template.New(what).Parse(command)
+	start := time.Now()
+	defer func() { o.Metrics.command(r, what, time.Since(start), err) }()
+	line, err := commandLine(what, command, file)
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	var line bytes.Buffer
-	if err := t.Execute(&line, map[string]string{"src": file, "dest": file}); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", line.String())
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", line)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() == context.DeadlineExceeded {
-		return fmt.Errorf("%s %q did not end within %v", what, line.String(), timeout)
+		return fmt.Errorf("%s %q did not end within %v", what, line, timeout)
+	}
+	if errors.Is(err, exec.ErrWaitDelay) {
+		// It ended well; a daemon that it left behind holds its output open.
+		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("%s %q: %w: %s", what, line.String(), err, bytes.TrimSpace(out))
+		return fmt.Errorf("%s %q: %w: %s", what, line, err, bytes.TrimSpace(out))
 	}
+	o.Logger.Debug("ran", "what", what, "command", line, "took", time.Since(start), "output", string(bytes.TrimSpace(out)))
 	return nil
 }

@@ -5,9 +5,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // fixture is a resource over a temporary directory.
@@ -22,7 +27,7 @@ func newFixture(t *testing.T, text string) *fixture {
 	dir := t.TempDir()
 	f := &fixture{t: t, dir: dir, o: Options{Logger: slog.New(slog.DiscardHandler)}, Resource: &Resource{
 		Name: "test", Src: filepath.Join(dir, "src"), Dest: filepath.Join(dir, "sub", "dest"), Keys: []string{"/"}, Prefix: "/",
-		UID: -1, GID: -1, CheckTimeout: 5 * time.Second, ReloadTimeout: 5 * time.Second, OnEmpty: "render",
+		UID: -1, GID: -1, CheckTimeout: 5 * time.Second, ReloadTimeout: 5 * time.Second, OnEmpty: "render", OnMissing: "error",
 	}}
 	f.write(f.Src, text)
 	return f
@@ -145,4 +150,119 @@ func TestOnEmpty(t *testing.T) {
 	f.mustApply(Keys{}, true)
 	f.want("")
 	f.mustApply(Keys{}, false)
+}
+
+func TestRemovedFileIsBackWhenReloadFails(t *testing.T) {
+	f := newFixture(t, "x")
+	f.mustApply(Keys{"/a": "1"}, true)
+	f.OnEmpty, f.ReloadCmd = "remove", "false"
+	if _, err := f.apply(Keys{}); err == nil || !strings.Contains(err.Error(), "is back") {
+		t.Errorf("removing, reload failed: %v", err)
+	}
+	f.want("x")
+}
+
+func TestDiff(t *testing.T) {
+	f := newFixture(t, "{{getv \"/a\"}}\n")
+	var out strings.Builder
+	f.o.Diff = &out
+	f.mustApply(Keys{"/a": "1"}, true)
+	f.mustApply(Keys{"/a": "2"}, true)
+	for _, want := range []string{"--- /dev/null", "+1", "-1\n+2\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the diff lacks %q:\n%s", want, out.String())
+		}
+	}
+	out.Reset()
+	f.Mode = 0o600
+	f.mustApply(Keys{"/a": "hidden"}, true)
+	if s := out.String(); strings.Contains(s, "hidden") || !strings.Contains(s, "mode 0644 becomes 0600") {
+		t.Errorf("the diff of a file that is not for everybody:\n%s", s)
+	}
+}
+
+// A destination that is bind-mounted can be written to but not replaced.
+func TestMountedDestination(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Fatal("mounting needs root")
+	}
+	f := newFixture(t, `{{getv "/a"}}`)
+	f.mustApply(Keys{"/a": "1"}, true)
+	outside := filepath.Join(f.dir, "outside")
+	f.write(outside, "0")
+	if err := syscall.Mount(outside, f.Dest, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(f.Dest, 0) })
+	f.mustApply(Keys{"/a": "2"}, true)
+	f.ReloadCmd = "false"
+	if _, err := f.apply(Keys{"/a": "3"}); err == nil {
+		t.Error("no error")
+	}
+	f.want("2")
+	if b, _ := os.ReadFile(outside); string(b) != "2" {
+		t.Errorf("outside: %q", b)
+	}
+}
+
+func TestOwnerAndMode(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Fatal("changing owners needs root")
+	}
+	f := newFixture(t, "x")
+	f.UID, f.GID = 65534, 65533
+	f.mustApply(Keys{"/a": ""}, true)
+	f.mustApply(Keys{"/a": ""}, false)
+	if err := os.Chown(f.Dest, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	f.mustApply(Keys{"/a": ""}, true)
+	var st syscall.Stat_t
+	if err := syscall.Stat(f.Dest, &st); err != nil || st.Uid != 65534 || st.Gid != 65533 {
+		t.Errorf("owner %d:%d, %v", st.Uid, st.Gid, err)
+	}
+}
+
+// A daemon that a reload starts keeps the command's output open.
+func TestReloadThatLeavesADaemon(t *testing.T) {
+	f := newFixture(t, "x")
+	f.ReloadCmd = "sleep 30 & echo $! > " + filepath.Join(f.dir, "pid")
+	f.mustApply(Keys{"/a": ""}, true)
+	pid, err := os.ReadFile(filepath.Join(f.dir, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(pid)))
+	if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+		t.Errorf("the daemon did not live on: %v", err)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	f := newFixture(t, `{{getv "/a"}}`)
+	reg := prometheus.NewPedanticRegistry()
+	f.o.Metrics = NewMetrics(reg)
+	f.ReloadCmd = "true"
+	store := &memory{keys: map[string]string{"/a": "1"}}
+	for range 2 {
+		if err := Once(t.Context(), store, []*Resource{f.Resource}, f.o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	delete(store.keys, "/a")
+	if err := Once(t.Context(), store, []*Resource{f.Resource}, f.o); err == nil {
+		t.Fatal("no error")
+	}
+	const want = `# HELP confd_failing 1 if the last pass of the resource failed, else 0.
+# TYPE confd_failing gauge
+confd_failing{resource="test"} 1
+# HELP confd_passes_total Times that a resource was brought up to its keys, by result: unchanged, changed or failed.
+# TYPE confd_passes_total counter
+confd_passes_total{resource="test",result="changed"} 1
+confd_passes_total{resource="test",result="failed"} 1
+confd_passes_total{resource="test",result="unchanged"} 1
+`
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "confd_failing", "confd_passes_total"); err != nil {
+		t.Error(err)
+	}
 }

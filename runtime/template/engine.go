@@ -41,10 +41,7 @@ func Interval(ctx context.Context, s Store, load func() ([]*Resource, error), ev
 	defer tick.Stop()
 	for {
 		rs, err := load()
-		if err == nil {
-			err = Once(ctx, s, rs, o)
-		}
-		if err != nil && ctx.Err() == nil {
+		if err = errors.Join(err, Once(ctx, s, rs, o)); err != nil && ctx.Err() == nil {
 			o.Logger.Error("round failed", "err", err)
 		}
 		select {
@@ -66,6 +63,12 @@ func Watch(ctx context.Context, s Store, rs []*Resource, o Options) {
 }
 
 func (r *Resource) pass(ctx context.Context, s Store, o Options) (revision int64, changed bool, err error) {
+	start := time.Now()
+	defer func() {
+		if ctx.Err() == nil {
+			o.Metrics.pass(r, time.Since(start), changed, err)
+		}
+	}()
 	stored, revision, err := s.Get(ctx, r.storeKeys())
 	if err != nil {
 		return 0, false, err
@@ -86,9 +89,9 @@ func (r *Resource) follow(ctx context.Context, s Store, o Options) {
 			reloaded = time.Now()
 		}
 		if err == nil {
-			retry = firstRetry
-			err = s.Watch(ctx, r.storeKeys(), revision)
+			err = r.await(ctx, s, revision, o.Resync)
 			if err == nil {
+				retry = firstRetry
 				pause(ctx, r.Debounce)
 				continue
 			}
@@ -100,6 +103,21 @@ func (r *Resource) follow(ctx context.Context, s Store, o Options) {
 		r.awaitRetry(ctx, s, revision, retry)
 		retry = min(2*retry, lastRetry)
 	}
+}
+
+// await returns when the keys may have changed, or when they are to be read
+// again in any case.
+func (r *Resource) await(ctx context.Context, s Store, revision int64, resync time.Duration) error {
+	if resync > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, resync)
+		defer cancel()
+	}
+	err := s.Watch(ctx, r.storeKeys(), revision)
+	if err != nil && resync > 0 && ctx.Err() == context.DeadlineExceeded {
+		return nil
+	}
+	return err
 }
 
 // awaitRetry waits for the pause to pass or for a change of the keys, which may

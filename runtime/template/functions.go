@@ -16,9 +16,10 @@ import (
 	"time"
 )
 
-// functions are what a template can call: confd's names and meanings.
-func functions(k Keys) template.FuncMap {
-	return template.FuncMap{
+// functions are what a template can call: confd's names and meanings. With
+// orEmpty a key that does not exist is one without a value.
+func functions(k Keys, orEmpty bool) template.FuncMap {
+	f := template.FuncMap{
 		"exists": k.exists,
 		"get":    k.get,
 		"gets":   k.gets,
@@ -27,6 +28,7 @@ func functions(k Keys) template.FuncMap {
 		"ls":     k.ls,
 		"lsdir":  k.lsdir,
 
+		"Base":       path.Base, // confd 0.3's only function
 		"base":       path.Base,
 		"dir":        path.Dir,
 		"split":      strings.Split,
@@ -65,6 +67,10 @@ func functions(k Keys) template.FuncMap {
 		"mod": func(a, b int) (int, error) { return divide(a, b, a%nonZero(b)) },
 		"seq": seq,
 	}
+	if orEmpty {
+		f["get"], f["getv"] = k.getOrEmpty, k.getvOrEmpty
+	}
+	return f
 }
 
 func parseObject(s string) (map[string]any, error) {
@@ -183,7 +189,7 @@ func divide(a, b, quotient int) (int, error) {
 // seq returns the numbers from first to last, none if last is the smaller one.
 func seq(first, last int) ([]int, error) {
 	const most = 1_000_000
-	if last-first >= most {
+	if last >= first && uint(last-first) >= most {
 		return nil, fmt.Errorf("seq %d %d: more than %d numbers", first, last, most)
 	}
 	var s []int

@@ -26,9 +26,22 @@ func (k Keys) exists(key string) bool {
 func (k Keys) get(key string) (Pair, error) {
 	v, ok := k[clean(key)]
 	if !ok {
-		return Pair{}, fmt.Errorf("key %s does not exist; use getv with a default, or test with exists", clean(key))
+		return Pair{}, fmt.Errorf("key %s %w", clean(key), errMissing)
 	}
 	return Pair{clean(key), v}, nil
+}
+
+// getOrEmpty and getvOrEmpty find an empty value where there is no key.
+func (k Keys) getOrEmpty(key string) (Pair, error) {
+	p, err := k.get(key)
+	if err != nil {
+		p = Pair{Key: clean(key)}
+	}
+	return p, nil
+}
+
+func (k Keys) getvOrEmpty(key string, fallback ...string) (string, error) {
+	return k.getv(key, append(fallback, "")...)
 }
 
 func (k Keys) getv(key string, fallback ...string) (string, error) {
@@ -71,8 +84,17 @@ func (k Keys) getvs(glob string) ([]string, error) {
 	return vs, nil
 }
 
-// ls returns the names directly below dir, directories among them.
-func (k Keys) ls(dir string) []string { return k.children(dir, false) }
+// ls returns the names directly below dir, directories among them. Of a key
+// that is no directory it returns the key's own name.
+func (k Keys) ls(dir string) []string {
+	names := k.children(dir, false)
+	if k.exists(dir) && clean(dir) != "/" {
+		names = append(names, path.Base(clean(dir)))
+		slices.Sort(names)
+		names = slices.Compact(names)
+	}
+	return names
+}
 
 // lsdir returns the names of the directories directly below dir.
 func (k Keys) lsdir(dir string) []string { return k.children(dir, true) }
@@ -99,20 +121,27 @@ func (k Keys) children(dir string, dirsOnly bool) []string {
 // Node is an entry of a directory, as templates of confd 0.3 see it.
 type Node struct{ Key, Value string }
 
-// Variables are the data of confd 0.3's templates, which had no functions: key
-// /a/b is .a_b, a directory the list of its entries.
+// Variables are the data of confd 0.3's templates, which had no functions but
+// Base: key /a/b is .a_b, a directory the list of its entries. The value of an
+// entry that is a directory itself is empty.
 func (k Keys) Variables() map[string]any {
 	vars := map[string]any{}
+	dirs := map[string]map[string]bool{}
 	for key, v := range k {
 		vars[variable(key)] = v
-	}
-	for _, key := range slices.Sorted(maps.Keys(k)) {
-		dir := path.Dir(key)
-		if dir == "/" {
-			continue
+		for dir := path.Dir(key); dir != "/"; key, dir = dir, path.Dir(dir) {
+			if dirs[dir] == nil {
+				dirs[dir] = map[string]bool{}
+			}
+			dirs[dir][key] = true
 		}
-		nodes, _ := vars[variable(dir)].([]Node)
-		vars[variable(dir)] = append(nodes, Node{key, k[key]})
+	}
+	for _, dir := range slices.Sorted(maps.Keys(dirs)) {
+		var nodes []Node
+		for _, key := range slices.Sorted(maps.Keys(dirs[dir])) {
+			nodes = append(nodes, Node{key, k[key]})
+		}
+		vars[variable(dir)] = nodes
 	}
 	return vars
 }

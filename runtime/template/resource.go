@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"path"
@@ -36,6 +37,7 @@ type Resource struct {
 	Debounce      time.Duration // wait for more changes before rendering
 	MinReload     time.Duration // least time between two reloads
 	OnEmpty       string        // none of the keys exists: render, keep or remove
+	OnMissing     string        // the template asks for a key that does not exist: error, keep or empty
 }
 
 // Defaults of what a resource leaves out.
@@ -65,20 +67,19 @@ type resourceFile struct {
 		Debounce      string `toml:"debounce"`
 		MinReload     string `toml:"min_reload_interval"`
 		OnEmpty       string `toml:"on_empty"`
+		OnMissing     string `toml:"on_missing"`
 	} `toml:"template"`
 }
 
-// LoadResources reads conf.d/*.toml of a confd directory. Templates are in its
-// templates/ directory. Every resource's problems are reported at once.
+// LoadResources reads the *.toml in and below conf.d of a confd directory.
+// Templates are in its templates/ directory. Every resource's problems are
+// reported at once; those without problems are returned all the same, so that
+// one broken file does not hold up the others.
 func LoadResources(confdir, prefix string) ([]*Resource, error) {
-	files, err := filepath.Glob(filepath.Join(confdir, "conf.d", "*.toml"))
+	files, err := resourceFiles(filepath.Join(confdir, "conf.d"))
 	if err != nil {
 		return nil, err
 	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("no template resources: %s has no *.toml", filepath.Join(confdir, "conf.d"))
-	}
-	slices.Sort(files)
 	var rs []*Resource
 	var errs []error
 	dest := map[string]string{}
@@ -90,11 +91,30 @@ func LoadResources(confdir, prefix string) ([]*Resource, error) {
 		}
 		if other := dest[r.Dest]; other != "" {
 			errs = append(errs, fmt.Errorf("%s: dest %s is written by %s too", f, r.Dest, other))
+			continue
 		}
 		dest[r.Dest] = f
 		rs = append(rs, r)
 	}
 	return rs, errors.Join(errs...)
+}
+
+func resourceFiles(dir string) ([]string, error) {
+	var files []string
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && filepath.Ext(name) == ".toml" {
+			files = append(files, name)
+		}
+		return err
+	})
+	if len(files) == 0 {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("no template resources: %s has no *.toml", dir)
+	}
+	slices.Sort(files)
+	return files, err
 }
 
 func loadResource(file, templates, prefix string) (*Resource, error) {
@@ -139,7 +159,7 @@ func parseResource(data []byte) (*Resource, error) {
 		UID: -1, GID: -1,
 		CheckCmd: t.CheckCmd, ReloadCmd: t.ReloadCmd,
 		CheckTimeout: DefaultCheckTimeout, ReloadTimeout: DefaultReloadTimeout, Debounce: DefaultDebounce,
-		OnEmpty: "render",
+		OnEmpty: "render", OnMissing: "error",
 	}
 	switch {
 	case t.Src == "":
@@ -150,9 +170,9 @@ func parseResource(data []byte) (*Resource, error) {
 		return nil, errors.New("keys is missing or empty")
 	}
 	if t.Mode != "" {
-		m, err := strconv.ParseUint(t.Mode, 8, 12)
+		m, err := strconv.ParseUint(t.Mode, 8, 9)
 		if err != nil {
-			return nil, fmt.Errorf("mode %q is no octal file mode such as 0644", t.Mode)
+			return nil, fmt.Errorf("mode %q is no octal file mode such as 0644, at most 0777", t.Mode)
 		}
 		r.Mode = os.FileMode(m)
 	}
@@ -175,16 +195,35 @@ func parseResource(data []byte) (*Resource, error) {
 		if err != nil || v < 0 {
 			return nil, fmt.Errorf("%s %q is no duration such as 500ms or 10s", d.name, d.value)
 		}
+		if v == 0 && strings.HasSuffix(d.name, "_timeout") {
+			return nil, fmt.Errorf("%s must be longer than 0: no command may take for ever", d.name)
+		}
 		*d.to = v
 	}
-	switch t.OnEmpty {
-	case "":
-	case "render", "keep", "remove":
-		r.OnEmpty = t.OnEmpty
-	default:
-		return nil, fmt.Errorf("on_empty %q is none of render, keep, remove", t.OnEmpty)
+	if err := choose("on_empty", t.OnEmpty, &r.OnEmpty, "render", "keep", "remove"); err != nil {
+		return nil, err
+	}
+	if err := choose("on_missing", t.OnMissing, &r.OnMissing, "error", "keep", "empty"); err != nil {
+		return nil, err
+	}
+	for what, command := range map[string]string{"check_cmd": r.CheckCmd, "reload_cmd": r.ReloadCmd} {
+		if _, err := commandLine(what, command, "/dev/null"); err != nil {
+			return nil, err
+		}
 	}
 	return r, nil
+}
+
+// choose takes a value that is one of a few words; empty leaves the default.
+func choose(name, value string, to *string, words ...string) error {
+	if value == "" {
+		return nil
+	}
+	if !slices.Contains(words, value) {
+		return fmt.Errorf("%s %q is none of %s", name, value, strings.Join(words, ", "))
+	}
+	*to = value
+	return nil
 }
 
 func (r *Resource) setOwner(uid, gid *int, owner, group string) error {
@@ -241,18 +280,56 @@ func (r *Resource) render(k Keys) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Render(r.Src, string(text), k)
+	vars := k.Variables()
+	if r.OnMissing == "empty" {
+		for _, key := range r.Keys {
+			if name := variable(clean(key)); vars[name] == nil {
+				vars[name] = absent(nil)
+			}
+		}
+	}
+	return execute(r.Src, string(text), functions(k, r.OnMissing == "empty"), vars)
 }
+
+// absent stands for a key that does not exist: a list without entries, that
+// prints as nothing.
+type absent []Node
+
+func (absent) String() string { return "" }
+
+// errMissing means that the template asks for a key that does not exist.
+var errMissing = errors.New("does not exist; use getv with a default, test with exists, or see on_missing")
 
 // Render executes a template over keys. name is for its messages.
 func Render(name, text string, k Keys) ([]byte, error) {
-	t, err := template.New(filepath.Base(name)).Funcs(functions(k)).Option("missingkey=error").Parse(text)
+	return execute(name, text, functions(k, false), k.Variables())
+}
+
+// maxOutput is the most that a template may become, in bytes: one that runs
+// away must not take the machine's memory.
+const maxOutput = 64 << 20
+
+func execute(name, text string, funcs template.FuncMap, vars map[string]any) ([]byte, error) {
+	t, err := template.New(filepath.Base(name)).Funcs(funcs).Option("missingkey=error").Parse(text)
 	if err != nil {
 		return nil, err
 	}
-	var b bytes.Buffer
-	if err := t.Execute(&b, k.Variables()); err != nil {
+	var b limited
+	if err := t.Execute(&b, vars); err != nil {
+		if strings.Contains(err.Error(), "map has no entry for key") {
+			err = fmt.Errorf("%w: the variable %w", err, errMissing)
+		}
 		return nil, err
 	}
 	return b.Bytes(), nil
+}
+
+// limited is a buffer of at most maxOutput.
+type limited struct{ bytes.Buffer }
+
+func (l *limited) Write(p []byte) (int, error) {
+	if l.Len()+len(p) > maxOutput {
+		return 0, fmt.Errorf("the template becomes more than %d MiB", maxOutput>>20)
+	}
+	return l.Buffer.Write(p)
 }

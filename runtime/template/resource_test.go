@@ -32,7 +32,7 @@ on_empty = "keep"
 		Src: "app.conf.tmpl", Dest: "/etc/app.conf", Keys: []string{"/app", "/db"}, Prefix: "/prod",
 		Mode: 0o600, UID: 0, GID: 5, CheckCmd: "check {{.src}}", ReloadCmd: "reload",
 		CheckTimeout: DefaultCheckTimeout, ReloadTimeout: 3 * time.Second, Debounce: DefaultDebounce,
-		MinReload: time.Minute, OnEmpty: "keep",
+		MinReload: time.Minute, OnEmpty: "keep", OnMissing: "error",
 	}
 	if d := cmp.Diff(want, r); d != "" {
 		t.Error(d)
@@ -56,6 +56,12 @@ func TestParseResourceErrors(t *testing.T) {
 		{good + "group = 'nobody-of-this-name'\n", "group:"},
 		{good + "check_timeout = '5'\n", "no duration"},
 		{good + "on_empty = 'panic'\n", "none of render, keep, remove"},
+		{good + "on_missing = 'panic'\n", "none of error, keep, empty"},
+		{good + "mode = '4755'\n", "at most 0777"},
+		{good + "reload_timeout = '0s'\n", "longer than 0"},
+		{good + "debounce = '-1s'\n", "no duration"},
+		{good + "check_cmd = 'check {{.src'\n", "check_cmd"},
+		{good + "reload_cmd = 'reload {{.dst}}'\n", "dst"},
 		{"[template\n", "line 1"},
 	} {
 		if _, err := parseResource([]byte(tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -70,20 +76,26 @@ func TestLoadResources(t *testing.T) {
 		t.Errorf("an empty directory: %v", err)
 	}
 	conf := filepath.Join(dir, "conf.d")
-	if err := os.MkdirAll(conf, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(conf, "sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"a.toml": "[template]\nsrc = 'a'\ndest = '/a'\nkeys = ['/']\n",
-		"b.toml": "[template]\nsrc = 'b'\ndest = '/a'\nkeys = ['/x']\nprefix='p'\n",
+		"a.toml":     "[template]\nsrc = 'a'\ndest = '/a'\nkeys = ['/']\n",
+		"b.toml":     "[template]\nsrc = 'b'\ndest = '/a'\nkeys = ['/x']\n",
+		"c.toml":     "[template]\nsrc = ''\n",
+		"d.toml.bak": "nonsense",
+		"sub/e.toml": "[template]\nsrc = 'e'\ndest = '/e'\nkeys = ['/x']\nprefix='p'\n",
 	} {
 		if err := os.WriteFile(filepath.Join(conf, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	rs, err := LoadResources(dir, "/global")
-	if err == nil || !strings.Contains(err.Error(), "dest /a is written by") {
-		t.Errorf("two resources of one file: %v", err)
+	if err == nil || !strings.Contains(err.Error(), "dest /a is written by") || !strings.Contains(err.Error(), "c.toml: src is missing") {
+		t.Errorf("two resources of one file, and one without src: %v", err)
+	}
+	if len(rs) != 2 {
+		t.Fatalf("%d resources are good, want those of a.toml and sub/e.toml", len(rs))
 	}
 	if d := cmp.Diff([]string{"/global/p/x"}, rs[1].storeKeys()); d != "" {
 		t.Errorf("prefixes are joined: %s", d)
