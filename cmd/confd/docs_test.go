@@ -1,0 +1,44 @@
+package main
+
+import (
+	"flag"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"plasmid/runtime/template"
+)
+
+// The reference names every flag, every key of the files and every function.
+func TestDocumented(t *testing.T) {
+	data, err := os.ReadFile("../../docs/confd.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := string(data)
+	var usage strings.Builder
+	if _, err := parseSettings([]string{"-help"}, &usage); err != flag.ErrHelp {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, m := range regexp.MustCompile(`(?m)^  (-[a-z-]+)`).FindAllStringSubmatch(usage.String(), -1) {
+		want = append(want, m[1])
+	}
+	if len(want) < 30 {
+		t.Fatalf("only these flags were found: %v", want)
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[table]()) {
+		if tag := f.Tag.Get("toml"); !strings.HasPrefix(tag, "etcd_") {
+			want = append(want, tag)
+		}
+	}
+	want = append(want, template.FunctionNames()...)
+	want = append(want, template.ResourceKeys()...)
+	for _, w := range want {
+		if !regexp.MustCompile("[`, ]" + regexp.QuoteMeta(w) + "[`, ]").MatchString(doc) {
+			t.Errorf("docs/confd.md does not name %s", w)
+		}
+	}
+}
