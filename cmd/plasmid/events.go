@@ -80,10 +80,11 @@ func eventLine(e api.Event) string {
 func newAuditCommand(g *globals) *cobra.Command {
 	var lines int
 	cmd := &cobra.Command{
-		Use:   "audit",
-		Short: "Show who changed what",
-		Long:  "Shows the newest changes to units and machines, and attempts that were refused, from all machines' journals. Needs the role admin.",
-		Args:  cobra.NoArgs,
+		Use:     "audit",
+		Example: "  plasmid audit\n  plasmid audit --lines 500",
+		Short:   "Show who changed what",
+		Long:    "Shows the newest changes to units and machines, and attempts that were refused, from all machines' journals. Needs the role admin.",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := g.Client()
 			if err != nil {
