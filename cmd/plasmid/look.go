@@ -8,13 +8,15 @@ import (
 
 	"plasmid/runtime/api"
 	"plasmid/runtime/client"
+	"plasmid/runtime/quadlet"
 )
 
 func newCatCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var generated bool
+	cmd := &cobra.Command{
 		Use:     "cat UNIT…",
-		Example: "  plasmid cat hello.service",
 		Short:   "Print unit files as the cluster has them",
+		Example: "  plasmid cat web.service\n  plasmid cat --generated web.container",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := g.Client()
@@ -26,11 +28,18 @@ func newCatCommand(g *globals) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if generated {
+					if u.Text, err = quadlet.Unit(u.Name, u.Text); err != nil {
+						return err
+					}
+				}
 				fmt.Fprint(cmd.OutOrStdout(), u.Text)
 			}
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&generated, "generated", false, "print what systemd gets: of a Quadlet, the service that is made of it")
+	return cmd
 }
 
 // theUnit finds one unit by the name on the command line.

@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"plasmid/runtime/api"
 	"plasmid/runtime/client"
+	"plasmid/runtime/quadlet"
 	"plasmid/runtime/store"
 	"plasmid/runtime/unit"
 )
@@ -25,6 +27,9 @@ type unitFile struct {
 // without a type is a service.
 func argument(arg string) (unitFile, error) {
 	name := filepath.Base(arg)
+	if base, ok := strings.CutSuffix(name, quadlet.Ext); ok {
+		return quadletFile(base+".service", arg)
+	}
 	if filepath.Ext(name) == "" {
 		name += ".service"
 		arg += ".service"
@@ -38,6 +43,25 @@ func argument(arg string) (unitFile, error) {
 	if t := n.TemplateOf(); t != "" {
 		candidates = append(candidates, filepath.Join(filepath.Dir(arg), t))
 	}
+	return firstFile(u, candidates)
+}
+
+// quadletFile reads a .container file, or that of its template. The unit is a
+// service of the same name.
+func quadletFile(name, arg string) (unitFile, error) {
+	n, err := unit.ParseName(name)
+	if err != nil {
+		return unitFile{}, err
+	}
+	candidates := []string{arg}
+	if t := n.TemplateOf(); t != "" {
+		candidates = append(candidates, filepath.Join(filepath.Dir(arg), strings.TrimSuffix(t, ".service")+quadlet.Ext))
+	}
+	return firstFile(unitFile{name: name}, candidates)
+}
+
+// firstFile takes the text of the first of the files that exists.
+func firstFile(u unitFile, candidates []string) (unitFile, error) {
 	for _, c := range candidates {
 		data, err := os.ReadFile(c)
 		if err == nil {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"plasmid/runtime/quadlet"
 	"plasmid/runtime/store"
 	"plasmid/runtime/systemd"
 	"plasmid/runtime/unit"
@@ -148,7 +149,7 @@ func (w *worker) reconcile(ctx context.Context, p *store.Placement) error {
 		return err
 	}
 	installed := w.installed()
-	same := installed == p.Text
+	same := quadlet.Same(installed, p.Text)
 	if p.Wish == store.Launched && !(same && (s.Up() || w.agent.marks.has(p))) {
 		// Before the old one is stopped: it works on while the new one's
 		// images come, and if they do not.
@@ -314,10 +315,14 @@ func (w *worker) drain() (undo func()) {
 }
 
 func (w *worker) install(ctx context.Context, p *store.Placement, spec unit.Spec) error {
-	if err := w.agent.Systemd.Install(ctx, w.name, p.Text, enables(spec)); err != nil {
+	text, err := quadlet.Unit(p.Unit, p.Text)
+	if err != nil {
+		return err // the API lets no such unit in
+	}
+	if err := w.agent.Systemd.Install(ctx, w.name, text, enables(spec)); err != nil {
 		return err
 	}
-	w.setInstalled(p.Text)
+	w.setInstalled(text)
 	return nil
 }
 

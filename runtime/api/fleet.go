@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"plasmid/runtime/quadlet"
 	"plasmid/runtime/store"
 	"plasmid/runtime/unit"
 )
@@ -272,7 +273,9 @@ func check(c store.UnitChange) error {
 		}
 	}
 	if c.Text != "" {
-		_, err = unit.SpecOf(c.Name, c.Text)
+		if _, err = unit.SpecOf(c.Name, c.Text); err == nil {
+			_, err = quadlet.Unit(c.Name, c.Text)
+		}
 	}
 	return err
 }

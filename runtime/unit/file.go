@@ -133,8 +133,8 @@ func (f *File) Values(section, name string) []string {
 	return vs
 }
 
-// line returns the line of option i, or 0 when the file has none.
-func (f *File) line(i int) int {
+// Line returns the line of option i, or 0 when the file has none.
+func (f *File) Line(i int) int {
 	if i < len(f.lines) {
 		return f.lines[i]
 	}

@@ -19,7 +19,7 @@ func (r *Ready) parse(s string) error {
 		return nil
 	}
 	if cmd, ok := strings.CutPrefix(s, "exec:"); ok {
-		words, err := splitWords(cmd)
+		words, err := SplitWords(cmd)
 		if err != nil {
 			return err
 		}

@@ -61,6 +61,8 @@ const (
 	sectionFleet   = "X-Fleet"
 	sectionPlasmid = "X-Plasmid"
 	sectionInstall = "Install"
+	// sectionContainer makes a Quadlet of a unit; see package quadlet.
+	sectionContainer = "Container"
 )
 
 // legacy spellings of fleet's options.
@@ -100,10 +102,10 @@ func (f *File) Warnings() []string {
 	for i, o := range f.Options {
 		if s := misspelt(o.Section); s != "" && !odd[o.Section] {
 			odd[o.Section] = true
-			ws = append(ws, fmt.Sprintf("line %d: section [%s] is ignored; did you mean [%s]?", f.line(i), o.Section, s))
+			ws = append(ws, fmt.Sprintf("line %d: section [%s] is ignored; did you mean [%s]?", f.Line(i), o.Section, s))
 		}
 		if o.Section == sectionFleet && !slices.Contains(fleetOptions, o.Name) && legacy[o.Name] == "" {
-			ws = append(ws, fmt.Sprintf("line %d: unknown option %s= in [X-Fleet] is ignored%s", f.line(i), o.Name, suggest(o.Name, fleetOptions)))
+			ws = append(ws, fmt.Sprintf("line %d: unknown option %s= in [X-Fleet] is ignored%s", f.Line(i), o.Name, Suggest(o.Name, fleetOptions)))
 		}
 	}
 	return ws
@@ -124,7 +126,7 @@ func (f *File) spec(n Name) (Spec, error) {
 	var ready string
 	for i, o := range f.Options {
 		if err := s.set(n, o, &ready); err != nil {
-			return Spec{}, fmt.Errorf("%s: line %d: %s=: %w", n.Full, f.line(i), o.Name, err)
+			return Spec{}, fmt.Errorf("%s: line %d: %s=: %w", n.Full, f.Line(i), o.Name, err)
 		}
 	}
 	if err := s.Ready.parse(n.expand(ready)); err != nil {
@@ -148,6 +150,13 @@ func (s *Spec) set(n Name, o Option, ready *string) error {
 			s.RequiredBy = append(s.RequiredBy, strings.Fields(value)...)
 		}
 		return nil
+	case sectionContainer:
+		if o.Name == "ContainerName" {
+			s.Container = value
+		} else if s.Container == "" && n.Instance != "" {
+			s.Container = n.Prefix + "-" + n.Instance // Docker's names have no @
+		}
+		return nil
 	case sectionFleet:
 		if l := legacy[o.Name]; l != "" {
 			o.Name = l
@@ -162,7 +171,7 @@ func (s *Spec) set(n Name, o Option, ready *string) error {
 func (s *Spec) setFleet(name, value string) error {
 	switch name {
 	case "Global":
-		b, err := parseBool(value)
+		b, err := ParseBool(value)
 		s.Global = b
 		return err
 	case "MachineID":
@@ -183,7 +192,7 @@ func (s *Spec) setFleet(name, value string) error {
 			s.Conflicts = append(s.Conflicts, glob)
 		}
 	case "MachineMetadata":
-		words, err := splitWords(value)
+		words, err := SplitWords(value)
 		if err != nil {
 			return err
 		}
@@ -229,7 +238,7 @@ func (s *Spec) setPlasmid(name, value string, ready *string) error {
 		}
 		s.Register = append(s.Register, Registration{key, v})
 	default:
-		return fmt.Errorf("there is no such option in [X-Plasmid]%s", suggest(name, plasmidOptions))
+		return fmt.Errorf("there is no such option in [X-Plasmid]%s", Suggest(name, plasmidOptions))
 	}
 	return nil
 }
@@ -286,7 +295,9 @@ func matchAny(globs []string, name string) string {
 	return ""
 }
 
-func parseBool(s string) (bool, error) {
+// ParseBool reads the words that systemd takes for true and false, and fleet's
+// t and f; nothing is false.
+func ParseBool(s string) (bool, error) {
 	switch strings.ToLower(s) {
 	case "1", "t", "true", "yes", "on":
 		return true, nil

@@ -7,8 +7,8 @@ import (
 	"github.com/agext/levenshtein"
 )
 
-// splitWords splits at white space outside of quotes, and takes the quotes off.
-func splitWords(s string) ([]string, error) {
+// SplitWords splits at white space outside of quotes, and takes the quotes off.
+func SplitWords(s string) ([]string, error) {
 	var words []string
 	var word strings.Builder
 	var quote rune
@@ -39,9 +39,9 @@ func splitWords(s string) ([]string, error) {
 	return words, nil
 }
 
-// suggest returns `; did you mean …?` for the nearest of the known names, or
+// Suggest returns `; did you mean …?` for the nearest of the known names, or
 // nothing when none is near.
-func suggest(name string, known []string) string {
+func Suggest(name string, known []string) string {
 	best, dist := "", len(name)/2+1
 	for _, k := range known {
 		if d := levenshtein.Distance(strings.ToLower(name), strings.ToLower(k), nil); d < dist {
