@@ -65,7 +65,7 @@ func newRootCommand() *cobra.Command {
 		newPlanCommand(g), newUpCommand(g), newDownCommand(g), newStatusCommand(g),
 		newSubmitCommand(g), newLoadCommand(g), newStartCommand(g), newStopCommand(g),
 		newUnloadCommand(g), newDestroyCommand(g), newRestartCommand(g), newCatCommand(g), newRebootCommand(g),
-		newJournalCommand(g), newSSHCommand(g), newAppCommand(g),
+		newJournalCommand(g), newSSHCommand(g), newAppCommand(g), newSecretCommand(g),
 		newListUnitsCommand(g), newListUnitFilesCommand(g), newListMachinesCommand(g), newInventoryCommand(g),
 		newEventsCommand(g), newAuditCommand(g), newAccessCommand(g), newVersionCommand(), newForwardCommand(),
 	)

@@ -75,10 +75,11 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 
 	eng := engine.New(engine.Config{Store: st, Mirror: mirror, Probe: prober(clientTLS), Lease: c.Lease(), Logger: log})
 	sessions := make(chan *store.Session, 1)
+	apps := &appaccess.Writer{Store: st, Dir: filepath.Join(node.RunDir, "apps"), Endpoints: c.EtcdEndpoints, Logger: log}
 	ag, err := agent.New(agent.Config{
 		Machine: machine, Store: st, Systemd: sysd, Containers: docker,
 		Images: &images.Fetcher{Store: blobs, Docker: docker, Client: peers, Registry: registry, Peers: func() []string { return others(mirror.View(), machine.ID) }},
-		Apps:   &appaccess.Writer{Store: st, Dir: filepath.Join(node.RunDir, "apps"), Endpoints: c.EtcdEndpoints},
+		Apps:   apps,
 		Dir:    node.StateDir, Lease: c.Lease(), Logger: log,
 		OnSession: func(ss *store.Session) { sessions <- ss },
 	})
@@ -92,7 +93,7 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 	reboots := rebooter(c, policy, machine, st, mirror, sysd, log)
 	handler := api.New(api.Config{
 		Audit: api.JournalAudit{}, Metrics: counted.Handler(), Observe: counted.Observe,
-		Store: st, Mirror: mirror, Units: ag, MachineID: machine.ID, Version: version.Version,
+		Store: st, Mirror: mirror, Units: ag, Secrets: st, MachineID: machine.ID, Version: version.Version,
 		Unplaced: eng.Unplaced, Peers: peers, Blobs: blobs.Blobs(), Reboots: reboots, Logger: log,
 	})
 	listeners, err := listen(c, serverTLS, handler, blobs.Registry(), registry)
@@ -107,6 +108,8 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 	wg.Go(func() { campaign(ctx, eng, sessions, log) })
 	wg.Go(func() { watchdog(ctx) })
 	wg.Go(func() { reboots.Run(ctx) })
+	wg.Go(func() { apps.Run(ctx) })
+	wg.Go(func() { renderTemplates(ctx, st.Client(), log) })
 	wg.Go(func() {
 		if err := ag.Run(ctx); ctx.Err() == nil {
 			stop(err)

@@ -70,9 +70,10 @@ func Deploy(ctx context.Context, c Cluster, a *App, builds []Built) (Result, err
 				return r, err
 			}
 		}
-		if err := giveAccess(ctx, c.Access, a.Name); err != nil {
-			return r, err
-		}
+	}
+	// Also when nothing else changes: its certificate may have to be renewed.
+	if err := giveAccess(ctx, c.Access, a.Name); err != nil {
+		return r, err
 	}
 	for _, u := range a.Units {
 		if err := c.start(ctx, a, u, have, refs, &r); err != nil {
@@ -210,7 +211,7 @@ func FrontURL(ctx context.Context, c *client.Client, a *App) (string, error) {
 const etcdTimeout = 30 * time.Second
 
 // giveAccess makes the app's user in etcd and the certificate by which its
-// containers are that user, unless it has one.
+// containers are that user, unless it has one that is good for long enough.
 func giveAccess(ctx context.Context, a *join.Access, app string) error {
 	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
 	defer cancel()
@@ -222,8 +223,12 @@ func giveAccess(ctx context.Context, a *join.Access, app string) error {
 	if err := join.SecureApp(ctx, s.Client(), app); err != nil {
 		return err
 	}
-	if _, err := s.AppAccess(ctx, app); err == nil || !errors.Is(err, store.ErrNotFound) {
+	have, err := s.AppAccess(ctx, app)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
+	}
+	if a.AppCertGood(app, have.Cert, time.Now()) && have.CA == string(a.CA()) {
+		return nil
 	}
 	cert, key, err := a.IssueApp(app)
 	if err != nil {

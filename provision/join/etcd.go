@@ -76,6 +76,11 @@ func SecureApp(ctx context.Context, c *clientv3.Client, app string) error {
 	if err := addRole(ctx, c, "app-"+app, "/apps/"+app+"/"); err != nil {
 		return err
 	}
+	// The directory's own key too, which nobody writes but readers of the whole
+	// directory ask for.
+	if _, err := c.RoleGrantPermission(ctx, "app-"+app, "/apps/"+app, "", clientv3.PermissionType(clientv3.PermRead)); err != nil {
+		return fmt.Errorf("granting /apps/%s to its etcd role: %w", app, err)
+	}
 	return addUser(ctx, c, "app-"+app, "app-"+app)
 }
 

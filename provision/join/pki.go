@@ -204,5 +204,17 @@ func (a *Access) IssueUser(name string, role Role, life time.Duration) (cert, ke
 	return cert, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }
 
+// AppCertGood reports whether an app's certificate is of this cluster and has a
+// third of its life left.
+func (a *Access) AppCertGood(app, cert string, now time.Time) bool {
+	block, _ := pem.Decode([]byte(cert))
+	if block == nil {
+		return false
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	return err == nil && c.CheckSignatureFrom(a.ca) == nil && c.Subject.CommonName == "app-"+app &&
+		!now.Before(c.NotBefore) && c.NotAfter.Sub(now) >= certLife/3
+}
+
 // CA is the authority's certificate in PEM.
 func (a *Access) CA() []byte { return certPEM(a.ca.Raw) }

@@ -155,6 +155,28 @@ func TestAppNames(t *testing.T) {
 	if c := parsed(t, string(p)); c.Subject.CommonName != "app-hello" || c.Subject.Organization[0] != "app" {
 		t.Errorf("subject %v", c.Subject)
 	}
+	other, _, err := testAccess(t).IssueApp("hello")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for _, c := range []struct {
+		app, cert string
+		now       time.Time
+		good      bool
+	}{
+		{"hello", string(p), now, true},
+		{"hello", string(p), now.Add(certLife * 6 / 10), true},
+		{"hello", string(p), now.Add(certLife * 7 / 10), false},
+		{"hello", string(p), now.Add(-time.Hour), false},
+		{"other", string(p), now, false},
+		{"hello", string(other), now, false},
+		{"hello", "", now, false},
+	} {
+		if got := a.AppCertGood(c.app, c.cert, c.now); got != c.good {
+			t.Errorf("certificate for %s at %v: good %v, want %v", c.app, c.now, got, c.good)
+		}
+	}
 	for _, bad := range []string{"", "a/b", "Ä", "-a", "a-", "A", strings.Repeat("a", 64)} {
 		if _, _, err := a.IssueApp(bad); err == nil {
 			t.Errorf("%q accepted", bad)

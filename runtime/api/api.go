@@ -49,6 +49,7 @@ type Config struct {
 	Store     Store
 	Mirror    Mirror
 	Units     Units
+	Secrets   Secrets
 	MachineID string
 	Version   string
 	// Unplaced is the engine's, on the machine that leads.
@@ -100,6 +101,9 @@ func (s *server) routes() []route {
 		route{method: "GET", path: "/plasmid/v1/audit", least: RoleAdmin, handle: s.audit},
 	)
 	routes = append(routes, s.rebootRoutes()...)
+	if s.Secrets != nil {
+		routes = append(routes, s.secretRoutes()...)
+	}
 	if s.Metrics != nil {
 		routes = append(routes, route{method: "GET", path: "/metrics", least: RoleReader, handle: s.Metrics.ServeHTTP})
 	}
