@@ -208,9 +208,12 @@ func (e *Engine) input(view *store.View, w *watchdog) schedule.View {
 				continue
 			}
 			seen[id] = true
-			_, alive := view.Machines[id]
+			m, alive := view.Machines[id]
+			if !alive {
+				m = view.Known[id]
+			}
 			in.Machines = append(in.Machines, schedule.Machine{
-				ID: id, Metadata: view.MachineMetadata(id),
+				ID: id, Name: m.Name, Metadata: view.MachineMetadata(id), CPU: 1000 * m.CPUs, Memory: m.MemoryMiB,
 				Gone: w.gone(id), Suspect: !alive && !w.gone(id),
 			})
 		}

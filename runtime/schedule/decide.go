@@ -2,10 +2,10 @@ package schedule
 
 import (
 	"cmp"
-	"container/heap"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -19,6 +19,8 @@ func Decide(v View) Result {
 	p.dropStranded()
 	p.placeGlobals()
 	p.placeRest()
+	p.drain()
+	p.rebalance()
 	return p.result()
 }
 
@@ -28,15 +30,21 @@ type host struct {
 	id    string
 	units map[string]*wanted
 	picky int // units on it that have conflicts or replace others
-	index int // in the heap
+	index int // in planner.order
+
+	cpu, memory int                // reserved
+	ports       map[string]*wanted // reserved
+	values      map[string]string  // metadata and facts, made when first asked for
 }
 
 // wanted is a unit while a plan is made.
 type wanted struct {
 	Unit
-	name string
-	on   map[*host]Placed // where it stays or stood
-	home *host            // where a unit that is not global ends up
+	name  string
+	on    map[*host]Placed // where it stays or stood
+	home  *host            // where a unit that is not global ends up
+	class *class
+	group *group // of units that are spread; nil: it is not
 }
 
 func (w *wanted) picky() bool { return len(w.Spec.Conflicts) > 0 || len(w.Spec.Replaces) > 0 }
@@ -49,6 +57,14 @@ type planner struct {
 	order     []*host // by ID
 	decisions []Decision
 	unplaced  map[string][]Verdict
+	stuck     map[string]string
+	balanced  bool
+
+	classes map[string]*class
+	groups  map[string]*group
+	picky   int                  // placed units that have conflicts or replace others
+	shrunk  int                  // how often a machine lost a unit: queues are in disorder then
+	failed  map[string][]Verdict // verdicts on units that ask for the same
 }
 
 func newPlanner(v View) *planner {
@@ -56,7 +72,8 @@ func newPlanner(v View) *planner {
 		view:     v,
 		units:    make(map[string]*wanted, len(v.Units)),
 		hosts:    make(map[string]*host, len(v.Machines)),
-		unplaced: map[string][]Verdict{},
+		unplaced: map[string][]Verdict{}, stuck: map[string]string{},
+		classes: map[string]*class{}, groups: map[string]*group{}, failed: map[string][]Verdict{},
 	}
 	for _, u := range v.Units {
 		w := &wanted{Unit: u, name: u.Spec.Name}
@@ -73,25 +90,34 @@ func newPlanner(v View) *planner {
 		}
 	}
 	slices.SortFunc(p.order, func(a, b *host) int { return cmp.Compare(a.id, b.id) })
+	for i, h := range p.order {
+		h.index = i
+	}
+	for _, w := range p.sorted {
+		w.class = p.classOf(w)
+		w.group = p.groupOf(w)
+	}
 	return p
 }
 
 func (p *planner) host(m Machine) {
-	h := &host{Machine: m, id: m.ID, units: map[string]*wanted{}}
+	h := &host{Machine: m, id: m.ID, units: map[string]*wanted{}, ports: map[string]*wanted{}}
 	p.hosts[m.ID] = h
 	p.order = append(p.order, h)
 }
 
 func (p *planner) decide(op Op, unit, machine, format string, args ...any) {
-	p.decisions = append(p.decisions, Decision{op, unit, machine, fmt.Sprintf(format, args...)})
+	p.decisions = append(p.decisions, Decision{op, unit, machine, fmt.Sprintf(format, args...), false})
 }
 
-// keep goes through what is placed, in the order of names so that of two that
-// exclude each other always the same one stays, and keeps what may stay.
+// keep goes through what is placed and keeps what may stay. Units whose file
+// changed come last, so that what they newly ask for drives nobody away; else it
+// goes in the order of names, so that of two that exclude each other always the
+// same one stays.
 func (p *planner) keep() {
 	placed := slices.Clone(p.view.Placed)
 	slices.SortFunc(placed, func(a, b Placed) int {
-		return cmp.Or(cmp.Compare(a.Unit, b.Unit), p.preference(a)-p.preference(b), cmp.Compare(a.Machine, b.Machine))
+		return cmp.Or(p.changed(a)-p.changed(b), cmp.Compare(a.Unit, b.Unit), p.preference(a)-p.preference(b), cmp.Compare(a.Machine, b.Machine))
 	})
 	for _, pl := range placed {
 		h, w := p.hosts[pl.Machine], p.units[pl.Unit]
@@ -128,6 +154,13 @@ func (p *planner) keep() {
 			p.decide(Update, pl.Unit, h.id, "the unit is to be %s", w.Wish)
 		}
 	}
+}
+
+func (p *planner) changed(pl Placed) int {
+	if w := p.units[pl.Unit]; w != nil && w.Hash != pl.Hash {
+		return 1
+	}
+	return 0
 }
 
 // preference orders the placements of a unit that is, wrongly, placed more
@@ -196,12 +229,11 @@ func (p *planner) placeRest() {
 			todo = append(todo, w)
 		}
 	}
-	loads := newLoadHeap(p.order)
 	for len(todo) > 0 {
 		var waiting []*wanted
 		placed := false
 		for _, w := range todo {
-			switch evicted, ok := p.place(w, loads); {
+			switch evicted, ok := p.place(w); {
 			case !ok:
 				waiting = append(waiting, w)
 			default:
@@ -215,27 +247,36 @@ func (p *planner) placeRest() {
 		}
 	}
 	for _, w := range todo {
-		verdicts := []Verdict{}
-		for _, h := range p.order {
-			if h.Gone {
-				continue
-			}
-			why := p.closed(h)
-			if why == "" {
-				why = p.unfit(w, h)
-			}
-			if why == "" {
-				why = p.missesPeer(w, h)
-			}
-			verdicts = append(verdicts, Verdict{h.id, why})
-		}
-		p.unplaced[w.name] = verdicts
+		p.unplaced[w.name] = p.verdicts(w)
 	}
+}
+
+// verdicts says of every machine that is not gone why it can't run the unit.
+// Units that ask for the same share them.
+func (p *planner) verdicts(w *wanted) []Verdict {
+	if vs, ok := p.failed[p.likeness(w)]; ok && vs != nil {
+		return vs
+	}
+	vs := []Verdict{}
+	for _, h := range p.order {
+		if !h.Gone {
+			vs = append(vs, Verdict{h.id, p.why(w, h)})
+		}
+	}
+	if k := p.likeness(w); k != "" {
+		p.failed[k] = vs
+	}
+	return vs
+}
+
+// why says why a machine can't take a unit that it does not have, or nothing.
+func (p *planner) why(w *wanted, h *host) string {
+	return cmp.Or(p.closed(h), p.unfit(w, h), p.missesPeer(w, h))
 }
 
 // place puts one unit on the machine of the unit it replaces, else on the
 // least loaded machine that can run it. It returns the units it drove away.
-func (p *planner) place(w *wanted, loads *loadHeap) (evicted []*wanted, ok bool) {
+func (p *planner) place(w *wanted) (evicted []*wanted, ok bool) {
 	for _, name := range w.Spec.Replaces {
 		old := p.units[name]
 		if old == nil || old.home == nil || p.inRing(w, old) {
@@ -248,7 +289,6 @@ func (p *planner) place(w *wanted, loads *loadHeap) (evicted []*wanted, ok bool)
 		p.drop(old, h)
 		p.retract(old, h, "%s replaces it", w.name)
 		p.put(w, h)
-		loads.fix(h)
 		p.decide(Place, w.name, h.id, "it replaces %s", name)
 		return []*wanted{old}, true
 	}
@@ -265,25 +305,43 @@ func (p *planner) place(w *wanted, loads *loadHeap) (evicted []*wanted, ok bool)
 			}
 		}
 	} else {
-		h = loads.first(func(h *host) bool { return p.closed(h) == "" && p.unfit(w, h) == "" })
+		h = p.best(w, nil)
 	}
 	if h == nil {
 		return nil, false
 	}
-	reason := fmt.Sprintf("it had the fewest units (%d)", len(h.units))
-	if len(w.Spec.MachineOf) > 0 {
-		reason = "it has " + strings.Join(w.Spec.MachineOf, ", ")
-	}
+	reason := p.reason(w, h)
 	p.put(w, h)
-	loads.fix(h)
 	p.decide(Place, w.name, h.id, "%s", reason)
 	return nil, true
+}
+
+// reason says why a machine that is about to get a unit was chosen.
+func (p *planner) reason(w *wanted, h *host) string {
+	switch {
+	case len(w.Spec.MachineOf) > 0:
+		return "it has " + strings.Join(w.Spec.MachineOf, ", ")
+	case w.group != nil:
+		return fmt.Sprintf("its %s had the fewest of %s (%d)", w.Spec.Spread, w.group.name, w.group.count[w.group.value(h)])
+	}
+	return "it had the fewest units (" + strconv.Itoa(len(h.units)) + ")"
 }
 
 func (p *planner) put(w *wanted, h *host) {
 	h.units[w.name] = w
 	if w.picky() {
 		h.picky++
+		p.picky++
+	}
+	h.cpu += w.Spec.Reserve.CPU
+	h.memory += w.Spec.Reserve.Memory
+	for _, port := range w.Spec.Reserve.Ports {
+		if h.ports[port] == nil {
+			h.ports[port] = w
+		}
+	}
+	if w.group != nil {
+		w.group.count[w.group.value(h)]++
 	}
 	if !w.Spec.Global {
 		w.home = h
@@ -294,8 +352,21 @@ func (p *planner) drop(w *wanted, h *host) {
 	delete(h.units, w.name)
 	if w.picky() {
 		h.picky--
+		p.picky--
+	}
+	h.cpu -= w.Spec.Reserve.CPU
+	h.memory -= w.Spec.Reserve.Memory
+	for _, port := range w.Spec.Reserve.Ports {
+		if h.ports[port] == w {
+			delete(h.ports, port)
+		}
+	}
+	if w.group != nil {
+		w.group.count[w.group.value(h)]--
 	}
 	w.home = nil
+	p.shrunk++
+	clear(p.failed)
 }
 
 // inRing reports whether old, by way of others or itself, replaces w in turn.
@@ -332,6 +403,8 @@ func (p *planner) closed(h *host) string {
 		return "is gone"
 	case h.Suspect:
 		return "has not reported for longer than its lease"
+	case h.Draining:
+		return "is being drained"
 	case h.Cordoned:
 		return "is cordoned"
 	}
@@ -346,10 +419,11 @@ func (p *planner) unfitBut(w *wanted, h *host, but *wanted) string {
 	if id := w.Spec.MachineID; id != "" && id != h.id && !(len(id) >= 8 && strings.HasPrefix(h.id, id)) {
 		return "is not machine " + id
 	}
-	for _, k := range slices.Sorted(maps.Keys(w.Spec.Metadata)) {
-		if vs := w.Spec.Metadata[k]; !slices.Contains(vs, h.Metadata[k]) {
-			return "lacks metadata " + k + "=" + strings.Join(vs, " or ")
-		}
+	if why := w.class.unfit(h); why != "" {
+		return why
+	}
+	if why := lacksRoom(w, h, but); why != "" {
+		return why
 	}
 	if !w.picky() && h.picky == 0 {
 		return ""
@@ -397,70 +471,8 @@ func (p *planner) result() Result {
 	slices.SortStableFunc(p.decisions, func(a, b Decision) int {
 		return cmp.Or(rank[a.Op]-rank[b.Op], cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Machine, b.Machine))
 	})
-	return Result{p.decisions, p.unplaced}
+	return Result{p.decisions, p.unplaced, p.stuck, p.balanced}
 }
 
 // short is the form in which people are shown a machine's ID.
 func short(id string) string { return id[:min(8, len(id))] }
-
-// loadHeap has the machines with the fewest units on top.
-type loadHeap []*host
-
-func newLoadHeap(hosts []*host) *loadHeap {
-	l := make(loadHeap, 0, len(hosts))
-	for _, h := range hosts {
-		if !h.Gone && !h.Suspect {
-			h.index = len(l)
-			l = append(l, h)
-		} else {
-			h.index = -1
-		}
-	}
-	heap.Init(&l)
-	return &l
-}
-
-func (l loadHeap) Len() int { return len(l) }
-func (l loadHeap) Less(i, j int) bool {
-	return cmp.Or(len(l[i].units)-len(l[j].units), cmp.Compare(l[i].id, l[j].id)) < 0
-}
-func (l loadHeap) Swap(i, j int) {
-	l[i], l[j] = l[j], l[i]
-	l[i].index, l[j].index = i, j
-}
-func (l *loadHeap) Push(x any) {
-	h := x.(*host)
-	h.index = len(*l)
-	*l = append(*l, h)
-}
-func (l *loadHeap) Pop() any {
-	h := (*l)[len(*l)-1]
-	*l = (*l)[:len(*l)-1]
-	h.index = -1
-	return h
-}
-
-// fix restores the order after the units of h changed.
-func (l *loadHeap) fix(h *host) {
-	if h.index >= 0 {
-		heap.Fix(l, h.index)
-	}
-}
-
-// first returns the least loaded machine for which ok holds, or nil.
-func (l *loadHeap) first(ok func(*host) bool) *host {
-	var tried []*host
-	var found *host
-	for l.Len() > 0 {
-		h := heap.Pop(l).(*host)
-		tried = append(tried, h)
-		if ok(h) {
-			found = h
-			break
-		}
-	}
-	for _, h := range tried {
-		heap.Push(l, h)
-	}
-	return found
-}

@@ -1,9 +1,11 @@
 package schedule
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,11 +16,15 @@ import (
 
 // TestScenarios replays testdata/*: each file tells a story of one cluster.
 //
-//	machines   one a line: ID [key=value …] [gone|suspect|cordoned]
+//	machines   one a line: ID [key=value …] [gone|suspect|cordoned|draining]; cpus=
+//	           and memory= (MiB) are what it has, not metadata
 //	unit       NAME [wish=…] then its [X-Fleet] options, one a line
 //	forget     NAME: the user destroys the unit
 //	place      UNIT MACHINE: as if an earlier plan had put it there
-//	decide     prints the decisions and what is unplaced, and carries them out
+//	decide     [rebalance] [budget=…] prints the decisions, what is unplaced and
+//	           what is stuck, and carries them out
+//	settle     units that were moved have come up
+//	judge      UNIT: why each machine can or can't run it
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		var c cluster
@@ -39,6 +45,12 @@ func (c *cluster) run(t *testing.T, d *datadriven.TestData) string {
 			m := Machine{ID: words[0], Metadata: map[string]string{}}
 			for _, w := range words[1:] {
 				switch k, v, kv := strings.Cut(w, "="); {
+				case k == "cpus":
+					m.CPU = number(t, d, v) * 1000
+				case k == "memory":
+					m.Memory = number(t, d, v)
+				case w == "draining":
+					m.Draining = true
 				case kv:
 					m.Metadata[k] = v
 				case w == "gone":
@@ -83,7 +95,22 @@ func (c *cluster) run(t *testing.T, d *datadriven.TestData) string {
 		}
 		c.view.Placed = append(c.view.Placed, p)
 		return ""
+	case "settle":
+		for i := range c.view.Placed {
+			c.view.Placed[i].Moving = false
+		}
+		return ""
+	case "judge":
+		var b strings.Builder
+		for _, v := range Judge(c.view, d.CmdArgs[0].Key) {
+			fmt.Fprintf(&b, "%s %s\n", v.Machine, cmp.Or(v.Why, "can run it"))
+		}
+		return b.String()
 	case "decide":
+		c.view.Rebalance, c.view.Budget = d.HasArg("rebalance"), 0
+		if d.HasArg("budget") {
+			d.ScanArgs(t, "budget", &c.view.Budget)
+		}
 		r := Decide(c.view)
 		if again := Decide(c.view); fmt.Sprint(r) != fmt.Sprint(again) {
 			t.Errorf("%s: the same view gives two plans:\n%v\n%v", d.Pos, r, again)
@@ -93,6 +120,14 @@ func (c *cluster) run(t *testing.T, d *datadriven.TestData) string {
 	}
 	d.Fatalf(t, "unknown command %s", d.Cmd)
 	return ""
+}
+
+func number(t *testing.T, d *datadriven.TestData, s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		d.Fatalf(t, "%v", err)
+	}
+	return n
 }
 
 func (c *cluster) forget(name string) {
@@ -107,7 +142,7 @@ func (c *cluster) apply(r Result) {
 		}
 		if d.Op != Remove {
 			i := slices.IndexFunc(c.view.Units, func(u Unit) bool { return u.Spec.Name == d.Unit })
-			c.view.Placed = append(c.view.Placed, Placed{d.Unit, d.Machine, c.view.Units[i].Hash, c.view.Units[i].Wish})
+			c.view.Placed = append(c.view.Placed, Placed{Unit: d.Unit, Machine: d.Machine, Hash: c.view.Units[i].Hash, Wish: c.view.Units[i].Wish, Moving: d.Moving})
 		}
 	}
 }
@@ -119,6 +154,12 @@ func render(r Result) string {
 	}
 	for _, u := range slices.Sorted(maps.Keys(r.Unplaced)) {
 		fmt.Fprintf(&b, "nowhere %s: %s\n", u, Explain(r.Unplaced[u]))
+	}
+	for _, u := range slices.Sorted(maps.Keys(r.Stuck)) {
+		fmt.Fprintf(&b, "stays  %s: %s\n", u, r.Stuck[u])
+	}
+	if r.Balanced {
+		fmt.Fprintln(&b, "balanced")
 	}
 	if b.Len() == 0 {
 		return "nothing to do\n"

@@ -42,3 +42,30 @@ func Explain(verdicts []Verdict) string {
 	}
 	return fmt.Sprintf("no machine can run it (%d checked): %s", len(verdicts), strings.Join(parts, "; "))
 }
+
+// Judge says of every machine whether it can run a unit as things are: an empty
+// Why means that it can. Where the unit is already, it is judged as if it were
+// to stay.
+func Judge(v View, name string) []Verdict {
+	p := newPlanner(v)
+	p.keep()
+	w := p.units[name]
+	if w == nil {
+		return nil
+	}
+	vs := []Verdict{}
+	for _, h := range p.order {
+		why := ""
+		if _, has := h.units[name]; !has {
+			why = p.closed(h)
+		}
+		if why == "" {
+			why = p.unfit(w, h)
+		}
+		if why == "" {
+			why = p.missesPeer(w, h)
+		}
+		vs = append(vs, Verdict{h.id, why})
+	}
+	return vs
+}

@@ -7,6 +7,11 @@ type View struct {
 	Units    []Unit
 	Machines []Machine
 	Placed   []Placed
+	// Rebalance asks to even out the numbers of units.
+	Rebalance bool
+	// Budget is how many units may be on the move at a time, from machines that
+	// are being drained or because of Rebalance; at least one is.
+	Budget int
 }
 
 // Unit is what the user wants.
@@ -20,10 +25,14 @@ type Unit struct {
 // counts as suspect: not to know of it is no reason to move anything.
 type Machine struct {
 	ID       string
+	Name     string
 	Metadata map[string]string
+	CPU      int  // thousandths of a processor; 0: not known, and not counted
+	Memory   int  // MiB; 0: not known, and not counted
 	Gone     bool // its lease expired and its probe failed: it loses its units
 	Suspect  bool // it does not report but answers: it keeps its units, gets none
 	Cordoned bool // it keeps its units, gets none
+	Draining bool // it gets no units, and those it has go elsewhere, as the budget allows
 }
 
 // Placed is a unit that was put on a machine before.
@@ -31,6 +40,9 @@ type Placed struct {
 	Unit, Machine string
 	Hash          string
 	Wish          string
+	// Moving is set of a unit that was moved here by a drain or a rebalance
+	// and has not come up yet: it counts against the budget.
+	Moving bool
 }
 
 // Op is what a decision does.
@@ -48,6 +60,8 @@ type Decision struct {
 	Unit    string
 	Machine string
 	Reason  string
+	// Moving is set of a Place that moves a unit for a drain or a rebalance.
+	Moving bool
 }
 
 // Verdict is why one machine can't run a unit, as the end of a sentence that
@@ -64,4 +78,9 @@ type Result struct {
 	// what each machine lacks. A unit for which there was no machine to ask
 	// has an empty list.
 	Unplaced map[string][]Verdict
+	// Stuck has, for every unit that is to leave its machine and can't yet,
+	// why that is so: "drain: …".
+	Stuck map[string]string
+	// Balanced is set when Rebalance was asked for and nothing is left to do.
+	Balanced bool
 }

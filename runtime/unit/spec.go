@@ -27,6 +27,9 @@ type Spec struct {
 	Images    []string       // pulled before the unit is started
 	Ready     Ready          // when it counts as ready
 	Register  []Registration // keys kept while it is ready
+	Reserve   Reservations   // what it takes of its machine
+	Spread    string         // host or a metadata key over whose values its like are spread
+	Machine   []Requirement  // conditions on metadata and facts, which all must be met
 
 	// systemd's [Install], which the agent enables.
 	WantedBy, RequiredBy []string
@@ -77,7 +80,10 @@ var legacy = map[string]string{
 var (
 	fleetOptions   = []string{"MachineID", "MachineOf", "MachineMetadata", "Conflicts", "Global", "Replaces"}
 	installOptions = []string{"WantedBy", "RequiredBy"}
-	plasmidOptions = []string{"App", "Container", "Images", "Ready", "ReadyInterval", "ReadyTimeout", "Register"}
+	plasmidOptions = []string{
+		"App", "Container", "Images", "Ready", "ReadyInterval", "ReadyTimeout", "Register",
+		"Cpu", "Memory", "Ports", "Spread", "Machine",
+	}
 )
 
 // SpecOf reads what the unit asks of the cluster. Its error names the line and
@@ -238,6 +244,9 @@ func (s *Spec) setPlasmid(name, value string, ready *string) error {
 		}
 		s.Register = append(s.Register, Registration{key, v})
 	default:
+		if known, err := s.setPlacing(name, value); known {
+			return err
+		}
 		return fmt.Errorf("there is no such option in [X-Plasmid]%s", Suggest(name, plasmidOptions))
 	}
 	return nil
