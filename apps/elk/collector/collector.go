@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/elastic/go-lumber/lj"
+	lumberlog "github.com/elastic/go-lumber/log"
 	"github.com/elastic/go-lumber/server"
 
 	"plasmid/apps/elk/lumberjack"
@@ -49,7 +50,9 @@ func (c *Collector) Serve(ctx context.Context, l net.Listener) error {
 		MaxIdleConnsPerHost: 8, IdleConnTimeout: 30 * time.Second,
 		DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 	}}
-	s, err := server.NewWithListener(lumberjack.Limit(l), server.V1(true), server.V2(true), server.Keepalive(keepalive), server.Timeout(frameTimeout))
+	lumberlog.Logger = silent{} // it tells of every connection, also of readiness checks
+	refused := func(peer net.Addr, err error) { c.Log.Warn("connection closed", "peer", peer, "err", err) }
+	s, err := server.NewWithListener(lumberjack.Limit(l, refused), server.V1(true), server.V2(true), server.Keepalive(keepalive), server.Timeout(frameTimeout))
 	if err != nil {
 		return err
 	}
@@ -73,6 +76,12 @@ func (c *Collector) Serve(ctx context.Context, l net.Listener) error {
 		}
 	}
 }
+
+type silent struct{}
+
+func (silent) Printf(string, ...any) {}
+func (silent) Println(...any)        {}
+func (silent) Print(...any)          {}
 
 func (c *Collector) parseAll(b *lj.Batch) []event {
 	now := time.Now()

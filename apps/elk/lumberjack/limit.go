@@ -26,10 +26,15 @@ const handshakeTimeout = 10 * time.Second
 
 // Limit returns a listener whose connections end when a frame breaks a limit
 // or the protocol. Compressed frames are unpacked on the way, so that what is
-// inside is looked at too.
-func Limit(l net.Listener) net.Listener { return limited{l} }
+// inside is looked at too. refused is told of it.
+func Limit(l net.Listener, refused func(peer net.Addr, err error)) net.Listener {
+	return limited{l, refused}
+}
 
-type limited struct{ net.Listener }
+type limited struct {
+	net.Listener
+	refused func(net.Addr, error)
+}
 
 func (l limited) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
@@ -38,19 +43,23 @@ func (l limited) Accept() (net.Conn, error) {
 	}
 	if err := c.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		c.Close()
-		return limited{l.Listener}.Accept()
+		return l.Accept()
 	}
-	return &conn{Conn: c, frames: newFrames(c)}, nil
+	return &conn{Conn: c, frames: newFrames(c), refused: l.refused}, nil
 }
 
 type conn struct {
 	net.Conn
-	frames *frames
-	begun  bool
+	frames  *frames
+	begun   bool
+	refused func(net.Addr, error)
 }
 
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.frames.Read(p)
+	if errors.Is(err, errTooMuch) || errors.Is(err, errProtocol) {
+		c.refused(c.RemoteAddr(), err)
+	}
 	if n > 0 && !c.begun {
 		c.begun = true
 		if err := c.Conn.SetDeadline(time.Time{}); err != nil {
@@ -82,7 +91,10 @@ func (f *frames) Read(p []byte) (int, error) {
 	return f.out.Read(p)
 }
 
-var errTooMuch = errors.New("lumberjack: a peer sends more than is allowed")
+var (
+	errTooMuch  = errors.New("a peer sends more than is allowed")
+	errProtocol = errors.New("a peer does not speak Lumberjack")
+)
 
 // next takes one frame over into out.
 func (f *frames) next() error {
@@ -104,7 +116,7 @@ func (f *frames) frame(r io.Reader, outer bool) error {
 	}
 	version, kind := head[0], head[1]
 	if version != '1' && version != '2' {
-		return fmt.Errorf("lumberjack: there is no version %q", version)
+		return fmt.Errorf("%w: there is no version %q", errProtocol, version)
 	}
 	if kind == 'C' && outer {
 		return f.unpack()
@@ -124,7 +136,7 @@ func (f *frames) frame(r io.Reader, outer bool) error {
 	case kind == 'D' && version == '1':
 		err = f.pairs(r)
 	default:
-		err = fmt.Errorf("lumberjack: unexpected frame %q of version %c", kind, version)
+		err = fmt.Errorf("%w: unexpected frame %q of version %c", errProtocol, kind, version)
 	}
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
