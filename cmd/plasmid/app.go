@@ -66,8 +66,7 @@ func deployApp(ctx context.Context, g *globals, access *join.Access, cl *client.
 	if err != nil {
 		return appResult{}, err
 	}
-	b := app.Builder{State: g.StateDir(), Binaries: beside("bin", "/usr/bin"), Log: log}
-	builds, err := b.Build(ctx, loaded)
+	builds, err := g.builder().Build(ctx, loaded)
 	if err != nil {
 		return appResult{}, err
 	}
@@ -78,6 +77,35 @@ func deployApp(ctx context.Context, g *globals, access *join.Access, cl *client.
 		},
 	}, loaded, builds)
 	return appResult{a.Name, len(r.Changed)+len(r.Removed) > 0, r.Changed, r.Removed, r.Front}, err
+}
+
+func (g *globals) builder() *app.Builder {
+	return &app.Builder{State: g.StateDir(), Binaries: beside("bin", "/usr/bin"), Log: g.Progress()}
+}
+
+// buildApps prints the images, one a line.
+func buildApps(cmd *cobra.Command, g *globals, c *config.Cluster, apps []config.App) error {
+	out := []app.Built{}
+	for _, a := range apps {
+		loaded, err := loadApp(c.Dir, a)
+		if err != nil {
+			return err
+		}
+		builds, err := g.builder().Build(cmd.Context(), loaded)
+		if err != nil {
+			return fmt.Errorf("app %s: %w", a.Name, err)
+		}
+		out = append(out, builds...)
+		for _, b := range builds {
+			if g.Output != "json" {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s/%s  %s  %s\n", a.Name, b.Name, b.Digest, b.Layout)
+			}
+		}
+	}
+	if g.Output == "json" {
+		return printJSON(cmd.OutOrStdout(), out)
+	}
+	return nil
 }
 
 // loadApp reads an app's directory; what is wrong in app.hcl is shown with its
@@ -126,6 +154,22 @@ func newAppCommand(g *globals) *cobra.Command {
 		return out, nil
 	}
 	cmd.AddCommand(&cobra.Command{
+		Use:     "build [APP…]",
+		Short:   "Build apps' images, and change nothing else",
+		Long:    "Builds the images whose directories have changed. No cluster is needed.",
+		Example: "  plasmid app build\n  plasmid app build elk",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := g.Config()
+			if err != nil {
+				return err
+			}
+			apps, err := which(c, args)
+			if err != nil {
+				return err
+			}
+			return buildApps(cmd, g, c, apps)
+		},
+	}, &cobra.Command{
 		Use:     "deploy [APP…]",
 		Example: "  plasmid app deploy\n  plasmid app deploy hello",
 		Short:   "Build apps' images, hand them to the machines and start the units",

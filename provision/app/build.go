@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"syscall"
 	"time"
@@ -34,13 +35,14 @@ type Builder struct {
 
 // Built is an image in an OCI layout.
 type Built struct {
-	Name   string
-	Layout string // directory with blobs/sha256
-	Digest string // of its manifest
+	Name   string `json:"name"`
+	Layout string `json:"layout"` // directory with blobs/sha256
+	Digest string `json:"digest"` // of its manifest
 }
 
-// BaseImage is what Dockerfiles begin from: Debian Testing with apt.
-const BaseImage = "localhost/plasmid/debian:testing"
+// BaseImage is what Dockerfiles begin from: Debian with apt, the suite is the
+// tag. Most begin from Testing, as the machines do.
+const BaseImage = "localhost/plasmid/debian"
 
 // baseFormat changes when the base image is made in another way.
 const baseFormat = 2
@@ -87,8 +89,14 @@ func (b *Builder) image(ctx context.Context, a *App, i Image) (Built, error) {
 	if _, err := exec.LookPath("buildah"); err != nil {
 		return Built{}, errors.New("buildah is not installed; run: make deps")
 	}
-	if err := b.base(ctx); err != nil {
+	suites, err := baseSuites(filepath.Join(i.Context, "Dockerfile"))
+	if err != nil {
 		return Built{}, err
+	}
+	for _, suite := range suites {
+		if err := b.base(ctx, suite); err != nil {
+			return Built{}, err
+		}
 	}
 	task := b.Log.Start("image %s/%s", a.Name, i.Name)
 	return Built{i.Name, layout, ""}.finish(task.Done(b.build(ctx, i, layout)))
@@ -114,12 +122,16 @@ func (b *Builder) build(ctx context.Context, i Image, layout string) error {
 	if err := os.CopyFS(work, os.DirFS(i.Context)); err != nil {
 		return err
 	}
-	for _, p := range i.Programs {
-		data, err := os.ReadFile(filepath.Join(b.Binaries, p))
+	for name, file := range b.added(i) {
+		data, err := os.ReadFile(file)
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(work, p), data, 0o755); err != nil {
+		info, err := os.Stat(file)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(work, name), data, info.Mode().Perm()); err != nil {
 			return err
 		}
 	}
@@ -137,13 +149,31 @@ func (b *Builder) build(ctx context.Context, i Image, layout string) error {
 	return os.Rename(out, layout)
 }
 
-// base makes the base image, unless it is there.
-func (b *Builder) base(ctx context.Context) error {
-	mark := filepath.Join(b.dir(), fmt.Sprintf("base-%d", baseFormat))
-	if _, err := os.Stat(mark); err == nil && b.buildah(ctx, "inspect", "--type", "image", BaseImage) == nil {
+var fromBase = regexp.MustCompile(`(?mi)^FROM[ \t]+` + regexp.QuoteMeta(BaseImage) + `:([a-z]+)(?:[ \t]|$)`)
+
+// baseSuites lists the suites of Debian that a Dockerfile's stages begin from.
+func baseSuites(dockerfile string) ([]string, error) {
+	data, err := os.ReadFile(dockerfile)
+	if err != nil {
+		return nil, err
+	}
+	var suites []string
+	for _, m := range fromBase.FindAllStringSubmatch(string(data), -1) {
+		if !slices.Contains(suites, m[1]) {
+			suites = append(suites, m[1])
+		}
+	}
+	return suites, nil
+}
+
+// base makes the base image of a suite, unless it is there.
+func (b *Builder) base(ctx context.Context, suite string) error {
+	ref := BaseImage + ":" + suite
+	mark := filepath.Join(b.dir(), fmt.Sprintf("base-%s-%d", suite, baseFormat))
+	if _, err := os.Stat(mark); err == nil && b.buildah(ctx, "inspect", "--type", "image", ref) == nil {
 		return nil
 	}
-	task := b.Log.Start("base image of containers")
+	task := b.Log.Start("base image of containers, Debian %s", suite)
 	return task.Done(func() error {
 		tmp, err := os.MkdirTemp(b.dir(), ".base-")
 		if err != nil {
@@ -152,7 +182,7 @@ func (b *Builder) base(ctx context.Context) error {
 		defer os.RemoveAll(tmp)
 		// A tar file keeps owners and modes.
 		tree := filepath.Join(tmp, "tree.tar")
-		if err := image.Base(ctx, task, tree, "testing", []string{"ca-certificates"}); err != nil {
+		if err := image.Base(ctx, task, tree, suite, []string{"ca-certificates"}); err != nil {
 			return err
 		}
 		name := filepath.Base(tmp)
@@ -160,7 +190,7 @@ func (b *Builder) base(ctx context.Context) error {
 			{"from", "--name", name, "scratch"},
 			{"add", "--quiet", name, tree, "/"},
 			{"config", "--cmd", "/bin/sh", "--env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin", "--env", "DEBIAN_FRONTEND=noninteractive", name},
-			{"commit", "--quiet", "--rm", name, BaseImage},
+			{"commit", "--quiet", "--rm", name, ref},
 		} {
 			if err := b.buildah(ctx, args...); err != nil {
 				return err
@@ -190,6 +220,19 @@ func (b *Builder) buildah(ctx context.Context, args ...string) error {
 	return nil
 }
 
+// added are the files that are put into an image's context, by their names
+// there.
+func (b *Builder) added(i Image) map[string]string {
+	files := map[string]string{}
+	for _, f := range i.Files {
+		files[filepath.Base(f)] = f
+	}
+	for _, p := range i.Programs {
+		files[p] = filepath.Join(b.Binaries, p)
+	}
+	return files
+}
+
 // key names what an image is built from.
 func (b *Builder) key(i Image) (string, error) {
 	h := sha256.New()
@@ -208,9 +251,7 @@ func (b *Builder) key(i Image) (string, error) {
 	}); err != nil {
 		return "", err
 	}
-	for _, p := range i.Programs {
-		files[p] = filepath.Join(b.Binaries, p)
-	}
+	maps.Copy(files, b.added(i))
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		data, err := os.ReadFile(files[name])
 		if err != nil {

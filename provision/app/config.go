@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -26,6 +28,10 @@ type App struct {
 	Images []Image
 	Units  []Unit // in the order in which they are started
 	Front  *Front
+	// Keys are set in etcd below /apps/<Name>; each starts with a slash.
+	Keys map[string]string
+	// Certificates are made once, and given to the app's containers.
+	Certificates []string
 }
 
 // Image is built from a directory with a Dockerfile.
@@ -33,6 +39,7 @@ type Image struct {
 	Name     string
 	Context  string   // directory
 	Programs []string // of Plasmid's own, put into the context
+	Files    []string // of the app's, put into the context, for what images share
 }
 
 // Unit is a unit file with its instances.
@@ -48,6 +55,7 @@ type Unit struct {
 type Front struct {
 	Unit string `hcl:"unit"`
 	Port int    `hcl:"port"`
+	Path string `hcl:"path,optional"` // empty: /
 }
 
 type fileBlock struct {
@@ -63,17 +71,25 @@ type variableBlock struct {
 }
 
 type appBlock struct {
-	Name   string       `hcl:"name,label"`
-	Images []imageBlock `hcl:"image,block"`
-	Units  []unitBlock  `hcl:"unit,block"`
-	Front  *Front       `hcl:"front,block"`
-	Range  hcl.Range    `hcl:",def_range"`
+	Name         string             `hcl:"name,label"`
+	Keys         map[string]string  `hcl:"keys,optional"`
+	Certificates []certificateBlock `hcl:"certificate,block"`
+	Images       []imageBlock       `hcl:"image,block"`
+	Units        []unitBlock        `hcl:"unit,block"`
+	Front        *Front             `hcl:"front,block"`
+	Range        hcl.Range          `hcl:",def_range"`
+}
+
+type certificateBlock struct {
+	Name  string    `hcl:"name,label"`
+	Range hcl.Range `hcl:",def_range"`
 }
 
 type imageBlock struct {
 	Name     string    `hcl:"name,label"`
 	Context  string    `hcl:"context"`
 	Programs []string  `hcl:"programs,optional"`
+	Files    []string  `hcl:"files,optional"`
 	Range    hcl.Range `hcl:",def_range"`
 }
 
@@ -142,6 +158,15 @@ func (l *loader) load(body hcl.Body, vars map[string]any) {
 	}
 	l.app.Name = f.App.Name
 	l.app.Front = f.App.Front
+	l.app.Keys = f.App.Keys
+	for _, k := range slices.Sorted(maps.Keys(f.App.Keys)) {
+		if !strings.HasPrefix(k, "/") || path.Clean(k) != k || k == "/" {
+			l.problem(f.App.Range, "Invalid key", "keys has %q; a key is a path such as /config/rate.", k)
+		}
+	}
+	for _, c := range f.App.Certificates {
+		l.certificate(c)
+	}
 	for _, i := range f.App.Images {
 		l.image(i)
 	}
@@ -180,13 +205,37 @@ func variables(blocks []variableBlock, vars map[string]any) (*hcl.EvalContext, e
 	return &hcl.EvalContext{Variables: map[string]cty.Value{"var": cty.ObjectVal(out)}}, nil
 }
 
+// plainName is what images and certificates are called: their names become
+// parts of file names and references.
+var plainName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+
+func (l *loader) certificate(b certificateBlock) {
+	if !plainName.MatchString(b.Name) {
+		l.problem(b.Range, "Invalid name", "A certificate's name has lower-case letters, digits and hyphens.")
+	}
+	if slices.Contains(l.app.Certificates, b.Name) {
+		l.problem(b.Range, "Duplicate certificate", "There is another certificate %q.", b.Name)
+	}
+	l.app.Certificates = append(l.app.Certificates, b.Name)
+}
+
 func (l *loader) image(b imageBlock) {
 	i := Image{Name: b.Name, Context: filepath.Join(l.app.Dir, b.Context), Programs: b.Programs}
 	if _, err := os.Stat(filepath.Join(i.Context, "Dockerfile")); err != nil {
 		l.problem(b.Range, "No Dockerfile", "%s has no Dockerfile; the path starts at the directory of app.hcl.", i.Context)
 	}
-	if b.Name != strings.ToLower(b.Name) || strings.ContainsAny(b.Name, "/:@ ") {
+	if !plainName.MatchString(b.Name) {
 		l.problem(b.Range, "Invalid name", "An image's name has lower-case letters, digits and hyphens.")
+	}
+	for _, f := range b.Files {
+		f = filepath.Join(l.app.Dir, f)
+		if info, err := os.Stat(f); err != nil || !info.Mode().IsRegular() {
+			l.problem(b.Range, "No such file", "files names %s, which is no file; the path starts at the directory of app.hcl.", f)
+		}
+		i.Files = append(i.Files, f)
+	}
+	if slices.ContainsFunc(l.app.Images, func(o Image) bool { return o.Name == b.Name }) {
+		l.problem(b.Range, "Duplicate image", "There is another image %q.", b.Name)
 	}
 	l.app.Images = append(l.app.Images, i)
 }
