@@ -213,6 +213,7 @@ func newRestartCommand(g *globals) *cobra.Command {
 		Use:     "restart UNIT…",
 		Example: "  plasmid restart hello.service",
 		Short:   "Stop units and start them again where they are",
+		Long:    "Stops units and starts them again where they are, on all their machines. Units that were stopped are started.",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := g.Client()
@@ -225,10 +226,10 @@ func newRestartCommand(g *globals) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if err := c.Restart(cmd.Context(), u.name); err != nil {
-					return err
-				}
 				units = append(units, u.name)
+			}
+			if err := restart(cmd.Context(), c, units); err != nil {
+				return err
 			}
 			if !w.noBlock {
 				if err := await(cmd.Context(), c, units, w.timeout, g.Progress(), "restarting", isActive); err != nil {
@@ -240,4 +241,34 @@ func newRestartCommand(g *globals) *cobra.Command {
 	}
 	w.register(cmd)
 	return cmd
+}
+
+// restart stops and starts units where they are; those that were stopped are
+// started.
+func restart(ctx context.Context, c *client.Client, units []string) error {
+	list, err := c.Units(ctx, units, false, 0)
+	if err != nil {
+		return err
+	}
+	stopped := map[string]bool{}
+	var changes []api.Change
+	for _, u := range list.Units {
+		if u.Wish != store.Launched {
+			stopped[u.Name] = true
+			changes = append(changes, api.Change{Name: u.Name, Wish: store.Launched})
+		}
+	}
+	if len(changes) > 0 {
+		if _, err := c.Apply(ctx, changes); err != nil {
+			return err
+		}
+	}
+	for _, n := range units {
+		if !stopped[n] {
+			if err := c.Restart(ctx, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
