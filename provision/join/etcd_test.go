@@ -373,6 +373,7 @@ func testAccessControl(t *testing.T, l *lab) {
 		{"app, another's", app, "/apps/other/x", false},
 		{"app, a longer name", app, "/apps/hello2/x", false},
 		{"app, the cluster's", app, "/plasmid/units/x", false},
+		{"app, its own secrets where machines have them", app, "/plasmid/apps/hello/secrets/x", false},
 		{"node, the cluster's", agent, "/plasmid/units/x", true},
 		{"node, an app's", agent, "/apps/hello/y", true},
 		{"node, elsewhere", agent, "/other", false},
@@ -384,6 +385,12 @@ func testAccessControl(t *testing.T, l *lab) {
 		if (perr == nil) != c.ok || (gerr == nil) != c.ok {
 			t.Errorf("%s: put %v, get %v; allowed should be %v", c.name, perr, gerr, c.ok)
 		}
+	}
+	if _, err := app.Get(ctx, "/apps/hello"); err != nil {
+		t.Errorf("an app can't ask for its directory's own key, as confd does: %v", err)
+	}
+	if _, err := app.Get(ctx, "/apps/", clientv3.WithPrefix()); err == nil {
+		t.Error("an app lists all apps")
 	}
 	if _, err := app.MemberAdd(ctx, []string{"https://127.43.8.200:2380"}); err == nil {
 		t.Error("an app may add members")

@@ -38,6 +38,7 @@ const (
 const (
 	APIPort   = 7480 // on the private address, mutual TLS
 	ImagePort = 7481 // on loopback, plain: Docker pulls from it
+	DNSPort   = 7482 // on loopback: systemd-resolved asks it for names of the zone plasmid
 )
 
 // Config is node.json.

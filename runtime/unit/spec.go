@@ -54,9 +54,10 @@ type Registration struct {
 	Value string
 }
 
-// Defaults of a readiness check.
+// Defaults of a readiness check. Two checks in a row fail before a unit is taken
+// for unready: with this interval that is within a second.
 const (
-	DefaultReadyInterval = time.Second
+	DefaultReadyInterval = 500 * time.Millisecond
 	DefaultReadyTimeout  = 2 * time.Second
 )
 
