@@ -64,6 +64,8 @@ func newRootCommand() *cobra.Command {
 		newUnloadCommand(g), newDestroyCommand(g), newRestartCommand(g), newCatCommand(g),
 		newJournalCommand(g), newSSHCommand(g), newAppCommand(g),
 		newListUnitsCommand(g), newListUnitFilesCommand(g), newListMachinesCommand(g), newInventoryCommand(g),
+		newExplainCommand(g), newSimulateCommand(g),
+		newCordonCommand(g), newUncordonCommand(g), newDrainCommand(g), newRebalanceCommand(g),
 	)
 	withHints(root)
 	return root

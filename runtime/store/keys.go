@@ -13,6 +13,8 @@ const (
 	dirStates     = "states/"     // states/<machine>/<unit>, on the machine's lease
 	dirKnown      = "known/"      // known/<machine>: the last facts of a machine, on no lease
 	dirMetadata   = "metadata/"   // metadata/<machine>/<key>, set by operators
+	dirOrders     = "orders/"     // orders/<machine>, by operators
+	keyRebalance  = "rebalance"
 	keySchema     = "schema"
 	keyElection   = "election/engine" // on the leader's lease
 )
@@ -23,6 +25,7 @@ func knownKey(id string) string                { return dirKnown + id }
 func placementKey(machine, unit string) string { return dirPlacements + machine + "/" + unit }
 func stateKey(machine, unit string) string     { return dirStates + machine + "/" + unit }
 func metadataKey(machine, key string) string   { return dirMetadata + machine + "/" + key }
+func orderKey(machine string) string           { return dirOrders + machine }
 func splitKey(key string) (first, rest string) { first, rest, _ = strings.Cut(key, "/"); return }
 
 // StateKey returns the unit of a key, named in full, of a machine's states.
