@@ -106,7 +106,15 @@ has a row too, which says why.`,
 					fmt.Fprintln(cmd.ErrOrStderr(), "warning: why units are on no machine can't be told:", err)
 				}
 			}
-			return t.print(cmd.OutOrStdout(), unitRows(&t, list.Units, reasons))
+			rows := unitRows(&t, list.Units, reasons)
+			if waits, err := c.Waiting(cmd.Context()); err == nil {
+				for _, row := range rows {
+					if why := waits[row["unit"]]; why != "" && row["message"] == "" {
+						row["message"] = "waits: " + why
+					}
+				}
+			}
+			return t.print(cmd.OutOrStdout(), rows)
 		},
 	}
 	t.register(cmd, []string{"unit", "machine", "active", "sub", "ready", "message"},
@@ -216,6 +224,11 @@ func newListMachinesCommand(g *globals) *cobra.Command {
 					row["state"] = "silent"
 				} else if m.Leader {
 					row["state"] = "up, leads"
+				}
+				if m.Order != nil && m.Order.Drain {
+					row["state"] += ", is drained"
+				} else if m.Order != nil {
+					row["state"] += ", cordoned"
 				}
 				rows = append(rows, row)
 			}

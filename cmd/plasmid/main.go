@@ -68,6 +68,8 @@ func newRootCommand() *cobra.Command {
 		newJournalCommand(g), newSSHCommand(g), newAppCommand(g), newSecretCommand(g),
 		newListUnitsCommand(g), newListUnitFilesCommand(g), newListMachinesCommand(g), newInventoryCommand(g),
 		newEventsCommand(g), newAuditCommand(g), newAccessCommand(g), newVersionCommand(), newForwardCommand(),
+		newExplainCommand(g), newSimulateCommand(g),
+		newCordonCommand(g), newUncordonCommand(g), newDrainCommand(g), newRebalanceCommand(g),
 	)
 	withHints(root)
 	return root

@@ -95,7 +95,7 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 	handler := api.New(api.Config{
 		Audit: api.JournalAudit{}, Metrics: counted.Handler(), Observe: counted.Observe,
 		Store: st, Mirror: mirror, Units: ag, Secrets: st, MachineID: machine.ID, Version: version.Version,
-		Unplaced: eng.Unplaced, Peers: peers, Blobs: blobs.Blobs(), Reboots: reboots, Logger: log,
+		Unplaced: eng.Unplaced, Waiting: eng.Waiting, Peers: peers, Blobs: blobs.Blobs(), Reboots: reboots, Logger: log,
 	})
 	listeners, err := listen(c, serverTLS, handler, blobs.Registry(), registry)
 	if err != nil {

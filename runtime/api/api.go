@@ -22,6 +22,9 @@ type Store interface {
 	SetMetadata(ctx context.Context, machine, key, value string) (int64, error)
 	DeleteMetadata(ctx context.Context, machine, key string) (int64, error)
 	ChangeReboot(ctx context.Context, group string, f func(reboot.Semaphore) (reboot.Semaphore, error)) (int64, error)
+	SetOrder(ctx context.Context, o store.Order) (int64, error)
+	DeleteOrder(ctx context.Context, machine string) (int64, error)
+	SetRebalance(ctx context.Context, o *store.Rebalance) (int64, error)
 }
 
 // Mirror is the view that answers come from.
@@ -54,6 +57,8 @@ type Config struct {
 	Version   string
 	// Unplaced is the engine's, on the machine that leads.
 	Unplaced func() map[string][]schedule.Verdict
+	// Waiting is the engine's too; nil: none.
+	Waiting func() map[string]string
 	// Peers speaks mutual TLS with other machines.
 	Peers   *http.Client
 	Reboots Reboots
@@ -97,6 +102,12 @@ func (s *server) routes() []route {
 		route{method: "GET", path: "/plasmid/v1/units/{name}/journal", least: RoleApp, handle: s.journal, endless: true},
 		route{method: "GET", path: "/plasmid/v1/machines", least: RoleReader, handle: s.listMachines},
 		route{method: "GET", path: "/plasmid/v1/reasons", least: RoleReader, handle: s.reasons},
+		route{method: "GET", path: "/plasmid/v1/waiting", least: RoleReader, handle: s.waiting},
+		route{method: "PUT", path: "/plasmid/v1/machines/{machine}/order", least: RoleOperator, handle: s.setOrder},
+		route{method: "DELETE", path: "/plasmid/v1/machines/{machine}/order", least: RoleOperator, handle: s.deleteOrder},
+		route{method: "GET", path: "/plasmid/v1/rebalance", least: RoleReader, handle: s.getRebalance},
+		route{method: "PUT", path: "/plasmid/v1/rebalance", least: RoleOperator, handle: s.setRebalance},
+		route{method: "DELETE", path: "/plasmid/v1/rebalance", least: RoleOperator, handle: s.deleteRebalance},
 		route{method: "GET", path: "/plasmid/v1/events", least: RoleReader, handle: s.events, endless: true},
 		route{method: "GET", path: "/plasmid/v1/audit", least: RoleAdmin, handle: s.audit},
 	)

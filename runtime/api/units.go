@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -169,6 +168,8 @@ type Machine struct {
 	Alive  bool `json:"alive"` // it reports
 	Leader bool `json:"leader,omitempty"`
 	Units  int  `json:"units"`
+	// Order is what an operator wants of it; nil: that it serves as usual.
+	Order *store.Order `json:"order,omitempty"`
 }
 
 func (s *server) listMachines(w http.ResponseWriter, _ *http.Request) {
@@ -189,7 +190,11 @@ func (s *server) listMachines(w http.ResponseWriter, _ *http.Request) {
 			m = v.Known[id]
 		}
 		m.Metadata = v.MachineMetadata(id)
-		out = append(out, Machine{m, alive, v.Leader == id, units[id]})
+		row := Machine{m, alive, v.Leader == id, units[id], nil}
+		if o, ok := v.Orders[id]; ok {
+			row.Order = &o
+		}
+		out = append(out, row)
 	}
 	write(w, http.StatusOK, out)
 }
@@ -200,12 +205,7 @@ func (s *server) reasons(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if v.Leader != s.MachineID && !passedOn(r) {
-		if v.Leader == "" {
-			fail(w, http.StatusServiceUnavailable, errors.New("no machine leads at the moment; try again in a few seconds"))
-			return
-		}
-		s.proxy(w, r, v, v.Leader)
+	if s.elsewhere(w, r, v) {
 		return
 	}
 	out := map[string][]schedule.Verdict{}

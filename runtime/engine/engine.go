@@ -35,6 +35,8 @@ type Engine struct {
 	Config
 	specs    map[string]parsed // by unit name
 	unplaced atomic.Pointer[map[string][]schedule.Verdict]
+	waiting  atomic.Pointer[map[string]string]
+	again    time.Duration // after what time to decide again though nothing changes; 0: not
 	leading  atomic.Bool
 	counts   counts
 }
@@ -57,6 +59,15 @@ func (e *Engine) Leading() bool { return e.leading.Load() }
 // leader knows.
 func (e *Engine) Unplaced() map[string][]schedule.Verdict {
 	if p := e.unplaced.Load(); p != nil && e.Leading() {
+		return *p
+	}
+	return nil
+}
+
+// Waiting says, for units that are to leave their machine or to change and
+// can't yet, what they wait for. Only the leader knows.
+func (e *Engine) Waiting() map[string]string {
+	if p := e.waiting.Load(); p != nil && e.Leading() {
 		return *p
 	}
 	return nil
@@ -117,6 +128,9 @@ func (e *Engine) lead(ctx context.Context, l *store.Leadership) error {
 				wait = retry
 			default:
 				retry, wait = 0, again
+				if e.again > 0 && (wait == 0 || e.again < wait) {
+					wait = e.again
+				}
 			}
 			if again := e.releaseReboots(ctx, l, view, w, &lost); again > 0 && (wait == 0 || again < wait) {
 				wait = again
@@ -147,10 +161,19 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 		// Its keys may mean what this program does not know.
 		return &store.NewerSchemaError{Have: id.Version, Know: store.SchemaVersion}
 	}
-	in := e.input(view, w)
+	e.again = 0
+	now := time.Now()
+	in := e.input(view, w, now)
 	r := schedule.Decide(in)
 	e.counts.passes.Add(1)
 	e.unplaced.Store(&r.Unplaced)
+	e.waiting.Store(&r.Stuck)
+	if r.Balanced {
+		e.Logger.Info("the units are evened out")
+		if _, err := l.EndRebalance(ctx); err != nil {
+			return err
+		}
+	}
 	if len(r.Decisions) == 0 {
 		return nil
 	}
@@ -161,6 +184,9 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 		if !c.Delete {
 			u := view.Units[d.Unit]
 			c.Placement.Hash, c.Placement.Text, c.Placement.Wish = u.Hash, u.Text, u.Wish
+			if d.Moving {
+				c.Placement.Moved = now.UTC().Truncate(time.Second)
+			}
 		}
 		changes = append(changes, c)
 	}
@@ -179,7 +205,7 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 }
 
 // input turns the store's view into the scheduler's.
-func (e *Engine) input(view *store.View, w *watchdog) schedule.View {
+func (e *Engine) input(view *store.View, w *watchdog, now time.Time) schedule.View {
 	var in schedule.View
 	for name := range e.specs {
 		if _, still := view.Units[name]; !still {
@@ -212,11 +238,20 @@ func (e *Engine) input(view *store.View, w *watchdog) schedule.View {
 			if !alive {
 				m = view.Known[id]
 			}
+			order, ordered := view.Orders[id]
 			in.Machines = append(in.Machines, schedule.Machine{
 				ID: id, Name: m.Name, Metadata: view.MachineMetadata(id), CPU: 1000 * m.CPUs, Memory: m.MemoryMiB,
 				Gone: w.gone(id), Suspect: !alive && !w.gone(id),
+				Cordoned: ordered, Draining: order.Drain,
 			})
+			if order.Drain {
+				in.Budget = max(in.Budget, order.Budget)
+			}
 		}
+	}
+	if view.Rebalance != nil {
+		in.Rebalance = true
+		in.Budget = max(in.Budget, view.Rebalance.Budget)
 	}
 	for name, on := range view.Placements {
 		if unreadable[name] {
@@ -228,7 +263,10 @@ func (e *Engine) input(view *store.View, w *watchdog) schedule.View {
 				seen[machine] = true
 				in.Machines = append(in.Machines, schedule.Machine{ID: machine, Gone: true})
 			}
-			in.Placed = append(in.Placed, schedule.Placed{Unit: name, Machine: machine, Hash: p.Hash, Wish: string(p.Wish)})
+			in.Placed = append(in.Placed, schedule.Placed{
+				Unit: name, Machine: machine, Hash: p.Hash, Wish: string(p.Wish),
+				Moving: e.moving(view, p, now),
+			})
 		}
 	}
 	return in
@@ -245,4 +283,36 @@ func (e *Engine) spec(u store.Unit) (unit.Spec, error) {
 		e.specs[u.Name] = p
 	}
 	return p.spec, p.err
+}
+
+// settleTime is how long a unit that was moved may take to come up before the
+// next ones are moved all the same: one that never does must not hold up a drain
+// for ever.
+const settleTime = 5 * time.Minute
+
+// moving reports whether a unit was moved and has not come up yet.
+func (e *Engine) moving(view *store.View, p store.Placement, now time.Time) bool {
+	if p.Moved.IsZero() {
+		return false
+	}
+	left := settleTime - now.Sub(p.Moved)
+	if left <= 0 {
+		return false
+	}
+	st, ok := view.States[p.Unit][p.Machine]
+	if ok && st.Hash == p.Hash {
+		switch {
+		case p.Wish != store.Launched && st.Load == "loaded", st.Ready, st.GaveUp, st.Active == "failed":
+			return false
+		}
+	}
+	e.wake(left)
+	return true
+}
+
+// wake has the engine decide again after a time.
+func (e *Engine) wake(after time.Duration) {
+	if e.again == 0 || after < e.again {
+		e.again = max(after, time.Millisecond)
+	}
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -484,4 +485,107 @@ func (l *lab) revision() int64 {
 		l.t.Fatal(err)
 	}
 	return resp.Header.Revision
+}
+
+// ready has every unit of a machine's placements be ready there.
+func (l *lab) ready(n *node) {
+	l.t.Helper()
+	var states []store.State
+	for u, on := range l.mirror.View().Placements {
+		if p, ok := on[n.id]; ok {
+			states = append(states, store.State{Machine: n.id, Unit: u, Hash: p.Hash, Load: "loaded", Active: "active", Ready: true})
+		}
+	}
+	for limit := time.Now().Add(10 * time.Second); ; {
+		err := n.session.Load().PutStates(l.t.Context(), states)
+		if err == nil {
+			return
+		}
+		if time.Now().After(limit) {
+			l.t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond) // the machine is about to have a new session
+	}
+}
+
+func (l *lab) count(machine string) (n int) {
+	for _, on := range l.mirror.View().Placements {
+		if _, ok := on[machine]; ok {
+			n++
+		}
+	}
+	return n
+}
+
+func (l *lab) order(o store.Order) {
+	l.t.Helper()
+	if _, err := l.st.SetOrder(l.t.Context(), o); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// A drain moves as many at a time as the budget allows, goes on under another
+// leader, and leaves the machine without units until the order is taken back.
+func TestDrain(t *testing.T) {
+	l := newLab(t)
+	a, b := l.machine("a", true), l.machine("b", false)
+	l.submit(units(8)...)
+	l.placed(units(8)...)
+	l.ready(a)
+	l.ready(b)
+	l.order(store.Order{Machine: "b", Drain: true, Budget: 2})
+	l.until("two have moved", func(*store.View) bool { return l.count("b") == 2 })
+	l.holds(l.placed(units(8)...), ttl) // they are not ready, so the others wait
+	if w := a.engine.Waiting(); len(w) != 2 {
+		t.Errorf("waiting: %v", w)
+	}
+	// Another leader carries on where this one was.
+	next := l.machine("c", true)
+	if _, err := l.st.Client().Revoke(t.Context(), clientv3.LeaseID(a.session.Load().Lease())); err != nil {
+		t.Fatal(err)
+	}
+	l.until("c leads", func(v *store.View) bool { return v.Leader == "c" })
+	l.until("a reports again", func(v *store.View) bool { _, ok := v.Machines["a"]; return ok })
+	if n := l.count("b"); n != 2 {
+		t.Errorf("the new leader left %d units on b at once", n)
+	}
+	l.ready(a)
+	l.until("b is empty", func(*store.View) bool { return l.count("b") == 0 })
+	l.ready(next)
+	l.decides("late.service")
+	if l.count("b") != 0 {
+		t.Error("a drained machine was given a unit")
+	}
+	if _, err := l.st.DeleteOrder(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.st.SetRebalance(t.Context(), &store.Rebalance{Budget: 9}); err != nil {
+		t.Fatal(err)
+	}
+	l.until("the units are evened out", func(v *store.View) bool {
+		for _, m := range []*node{b, next} {
+			l.ready(m)
+		}
+		return v.Rebalance == nil
+	})
+	if l.count("b") != 3 {
+		t.Errorf("b has %d of 9 units", l.count("b"))
+	}
+}
+
+func TestAnOrderIsForAKnownMachine(t *testing.T) {
+	l := newLab(t)
+	l.machine("a", false)
+	if _, err := l.st.SetOrder(t.Context(), store.Order{Machine: "z"}); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("an order for no machine: %v", err)
+	}
+	l.order(store.Order{Machine: "a", Drain: true})
+	if r, err := l.st.SetOrder(t.Context(), store.Order{Machine: "a", Drain: true, Since: time.Now()}); r != 0 || err != nil {
+		t.Errorf("the same order again: %d %v", r, err)
+	}
+	l.until("it is there", func(v *store.View) bool { return v.Orders["a"].Drain })
+	if err := l.st.ForgetMachine(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	l.until("it went with the machine", func(v *store.View) bool { return len(v.Orders) == 0 })
 }

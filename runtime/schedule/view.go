@@ -1,6 +1,10 @@
 package schedule
 
-import "plasmid/runtime/unit"
+import (
+	"slices"
+
+	"plasmid/runtime/unit"
+)
 
 // View is what is known of the cluster at one moment.
 type View struct {
@@ -83,4 +87,28 @@ type Result struct {
 	Stuck map[string]string
 	// Balanced is set when Rebalance was asked for and nothing is left to do.
 	Balanced bool
+}
+
+// Apply is the view after the decisions were carried out, and everything that
+// was moved has come up.
+func Apply(v View, r Result) View {
+	units := make(map[string]Unit, len(v.Units))
+	for _, u := range v.Units {
+		units[u.Spec.Name] = u
+	}
+	changed := map[[2]string]bool{}
+	for _, d := range r.Decisions {
+		changed[[2]string{d.Unit, d.Machine}] = true
+	}
+	v.Placed = slices.DeleteFunc(slices.Clone(v.Placed), func(p Placed) bool { return changed[[2]string{p.Unit, p.Machine}] })
+	for i := range v.Placed {
+		v.Placed[i].Moving = false
+	}
+	for _, d := range r.Decisions {
+		if d.Op != Remove {
+			u := units[d.Unit]
+			v.Placed = append(v.Placed, Placed{Unit: d.Unit, Machine: d.Machine, Hash: u.Hash, Wish: u.Wish})
+		}
+	}
+	return v
 }

@@ -14,6 +14,8 @@ const (
 	dirKnown      = "known/"      // known/<machine>: the last facts of a machine, on no lease
 	dirMetadata   = "metadata/"   // metadata/<machine>/<key>, set by operators
 	dirReboots    = "reboot/"     // reboot/<group>: who may reboot
+	dirOrders     = "orders/"     // orders/<machine>, by operators
+	keyRebalance  = "rebalance"
 	keySchema     = "schema"
 	keyElection   = "election/engine" // on the leader's lease
 )
@@ -25,6 +27,7 @@ func placementKey(machine, unit string) string { return dirPlacements + machine 
 func stateKey(machine, unit string) string     { return dirStates + machine + "/" + unit }
 func metadataKey(machine, key string) string   { return dirMetadata + machine + "/" + key }
 func rebootKey(group string) string            { return dirReboots + group }
+func orderKey(machine string) string           { return dirOrders + machine }
 func splitKey(key string) (first, rest string) { first, rest, _ = strings.Cut(key, "/"); return }
 
 // StateKey returns the unit of a key, named in full, of a machine's states.

@@ -53,6 +53,8 @@ type Placement struct {
 	Text    string `json:"text"`
 	Wish    Wish   `json:"wish"` // Loaded or Launched
 	Reason  string `json:"reason,omitempty"`
+	// Moved is when a drain or a rebalance brought it here; zero: neither did.
+	Moved time.Time `json:"moved,omitzero"`
 
 	Revision int64 `json:"-"`
 }

@@ -164,6 +164,7 @@ func (s *Store) ForgetMachine(ctx context.Context, id string) error {
 		clientv3.OpDelete(s.key(dirStates+id+"/"), clientv3.WithPrefix()),
 		clientv3.OpDelete(s.key(dirPlacements+id+"/"), clientv3.WithPrefix()),
 		clientv3.OpDelete(s.key(dirMetadata+id+"/"), clientv3.WithPrefix()),
+		clientv3.OpDelete(s.key(orderKey(id))),
 		clientv3.OpDelete(s.key(knownKey(id))),
 	})
 	return err

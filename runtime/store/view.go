@@ -22,6 +22,8 @@ type View struct {
 	States     map[string]map[string]State     // unit, then machine
 	Metadata   map[string]map[string]string    // machine, then key: set by operators
 	Reboots    map[string]reboot.Semaphore     // by group of machines
+	Orders     map[string]Order                // by machine
+	Rebalance  *Rebalance                      // nil: none is ordered
 	Leader     string                          // machine ID, empty for none
 }
 
@@ -30,6 +32,7 @@ func newView() *View {
 		Units: map[string]Unit{}, Machines: map[string]Machine{}, Known: map[string]Machine{},
 		Placements: map[string]map[string]Placement{}, States: map[string]map[string]State{}, Metadata: map[string]map[string]string{},
 		Reboots: map[string]reboot.Semaphore{},
+		Orders:  map[string]Order{},
 	}
 }
 
@@ -123,8 +126,19 @@ func (e *editor) apply(key string, kv *mvccpb.KeyValue, deleted bool) error {
 		}
 		return nil
 	}
+	if key == keyRebalance {
+		e.Rebalance = nil
+		if deleted {
+			return nil
+		}
+		r, err := decode[Rebalance](kv)
+		e.Rebalance = &r
+		return err
+	}
 	dir, rest := splitKey(key)
 	switch dir + "/" {
+	case dirOrders:
+		return set(e, &e.Orders, rest, kv, deleted, func(o *Order) { o.Revision = kv.ModRevision })
 	case dirUnits:
 		return set(e, &e.Units, rest, kv, deleted, func(u *Unit) { u.Revision = kv.ModRevision })
 	case dirMachines:
