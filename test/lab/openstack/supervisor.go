@@ -26,7 +26,6 @@ type supervisor struct {
 	mu       sync.Mutex
 	children map[int]*process
 	exits    chan os.Signal
-	changed  func(name, state string) // told of services that end
 }
 
 // process is a program that runs or ran.
@@ -37,6 +36,7 @@ type process struct {
 	status unix.WaitStatus // once done is closed
 }
 
+// newSupervisor makes the only one of this process.
 func newSupervisor(logs string) *supervisor {
 	s := &supervisor{logs: logs, children: map[int]*process{}, exits: make(chan os.Signal, 1)}
 	signal.Notify(s.exits, unix.SIGCHLD)
