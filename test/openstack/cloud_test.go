@@ -157,7 +157,8 @@ func (c *cluster) plan(ctx context.Context, p *openstack.Provider) (plan.Plan, e
 		return pl, err
 	}
 	pl = p.Refine(in, pl)
-	return pl, p.Preflight(ctx, pl)
+	_, err = p.Preflight(ctx, pl)
+	return pl, err
 }
 
 // tryUp is what plasmid up does, but that no machine is joined.
