@@ -24,6 +24,22 @@ type Provider interface {
 	Sweep(ctx context.Context) ([]string, error)
 }
 
+// Refiner is a provider that carries out plans in smaller steps, of kinds of
+// its own.
+type Refiner interface {
+	// Refine returns the plan with the provider's steps in it. It builds upon
+	// what Observe saw last.
+	Refine(in plan.Input, p plan.Plan) plan.Plan
+}
+
+// Checker is a provider that can tell beforehand whether a plan would be
+// refused.
+type Checker interface {
+	// Preflight says what a plan uses of the quota, one line each. The error is
+	// of all that is in the way, each with its remedy.
+	Preflight(ctx context.Context, p plan.Plan) (uses []string, err error)
+}
+
 // Joiner makes machines members of the cluster.
 type Joiner interface {
 	// Members lists the machines that have been joined.

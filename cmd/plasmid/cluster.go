@@ -30,7 +30,7 @@ type cluster struct {
 
 // cluster loads the cluster file and what belongs to it. With create it makes
 // the operator's keys if there are none.
-func (g *globals) cluster(create bool) (*cluster, error) {
+func (g *globals) cluster(ctx context.Context, create bool) (*cluster, error) {
 	cfg, err := g.Config()
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func (g *globals) cluster(create bool) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.provider, err = g.provider(cfg, c.access); err != nil {
+	if c.provider, err = g.provider(ctx, cfg, c.access); err != nil {
 		return nil, err
 	}
 	c.joiner = &join.Joiner{Access: c.access, Cluster: cfg.Name, Lease: cfg.Lease, Reboot: reboots(cfg), Machines: c.provider}
@@ -80,6 +80,27 @@ func (c *cluster) observe(ctx context.Context, imageID string) (plan.Input, erro
 	return in, err
 }
 
+// plan is how the cluster becomes what is wanted, and what that uses of the
+// provider. The error may be of Preflight; the plan can be shown all the same.
+func (c *cluster) plan(ctx context.Context, in plan.Input) (p plan.Plan, uses []string, err error) {
+	if p, err = plan.Make(in); err != nil {
+		return p, nil, err
+	}
+	p = c.refine(in, p)
+	if k, ok := c.provider.(provision.Checker); ok && !p.Empty() {
+		uses, err = k.Preflight(ctx, p)
+	}
+	return p, uses, err
+}
+
+// refine puts the provider's own steps into a plan.
+func (c *cluster) refine(in plan.Input, p plan.Plan) plan.Plan {
+	if r, ok := c.provider.(provision.Refiner); ok {
+		return r.Refine(in, p)
+	}
+	return p
+}
+
 // do carries out any step.
 func (c *cluster) do(ctx context.Context, s plan.Step) error {
 	if s.Kind == plan.KindMember {
@@ -89,8 +110,15 @@ func (c *cluster) do(ctx context.Context, s plan.Step) error {
 }
 
 // image is the image that the cluster's machines are to run.
-func (c *cluster) image(g *globals) (string, error) {
-	i, err := image.For(g.imageOptions(c.config))
+func (c *cluster) image(g *globals) (string, error) { return g.wantedImage(c.config) }
+
+// wantedImage is the one that was built last for the cluster file, or the one
+// in the cloud that it names.
+func (g *globals) wantedImage(cfg *config.Cluster) (string, error) {
+	if o := cfg.Provider.OpenStack; o != nil && o.Image != "" {
+		return o.Image, nil
+	}
+	i, err := image.For(g.imageOptions(cfg))
 	if err != nil {
 		return "", err
 	}
@@ -99,8 +127,8 @@ func (c *cluster) image(g *globals) (string, error) {
 
 var marks = map[plan.Action]string{plan.Create: "+", plan.Delete: "-", plan.Update: "~", plan.Start: "~"}
 
-// printPlan shows the steps in their order.
-func printPlan(w io.Writer, p plan.Plan) {
+// printPlan shows the steps in their order, and what they use.
+func printPlan(w io.Writer, p plan.Plan, uses []string) {
 	for _, s := range p.Steps {
 		line := fmt.Sprintf("  %s %s", marks[s.Action], s.Title())
 		if len(s.Details) > 0 {
@@ -109,6 +137,9 @@ func printPlan(w io.Writer, p plan.Plan) {
 		fmt.Fprintln(w, line)
 	}
 	fmt.Fprintln(w, p.Summary())
+	if len(uses) > 0 {
+		fmt.Fprintf(w, "Of the project's quota it takes:\n  %s\n", strings.Join(uses, "\n  "))
+	}
 }
 
 // confirm asks before anything is changed.

@@ -38,7 +38,7 @@ func down(cmd *cobra.Command, g *globals) error {
 		return err
 	}
 	defer unlock()
-	c, err := g.cluster(false)
+	c, err := g.cluster(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -53,9 +53,9 @@ func down(cmd *cobra.Command, g *globals) error {
 	// What is left of a network may not look like one: it was cut off, or the
 	// host was rebooted.
 	in.Network = in.Network || len(left) > 0
-	p := plan.Destroy(in)
+	p := c.refine(in, plan.Destroy(in))
 	if !p.Empty() {
-		printPlan(cmd.ErrOrStderr(), p)
+		printPlan(cmd.ErrOrStderr(), p, nil)
 		if err := g.confirm("Destroy all of this?"); err != nil {
 			return err
 		}

@@ -20,7 +20,7 @@ func newImageCommand(g *globals) *cobra.Command {
 		Use:   "image",
 		Short: "Build and look after node images",
 	}
-	cmd.AddCommand(newImageBuildCommand(g), newImageListCommand(g), newImageInspectCommand(g), newImageTestCommand(g), newImagePruneCommand(g))
+	cmd.AddCommand(newImageBuildCommand(g), newImageListCommand(g), newImageInspectCommand(g), newImageTestCommand(g), newImagePushCommand(g), newImagePruneCommand(g))
 	return cmd
 }
 
@@ -98,11 +98,16 @@ func sizes(i *image.Image) string {
 }
 
 func newImageListCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "list",
-		Short: "List the images, newest first",
-		Args:  cobra.NoArgs,
+	cloud := false
+	cmd := &cobra.Command{
+		Use:     "list",
+		Example: "  plasmid image list\n  plasmid image list --cloud",
+		Short:   "List the images, newest first",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cloud {
+				return cloudImages(cmd, g, false, 0)
+			}
 			images, err := image.List(g.StateDir())
 			if err != nil {
 				return err
@@ -118,6 +123,8 @@ func newImageListCommand(g *globals) *cobra.Command {
 			return w.Flush()
 		},
 	}
+	cmd.Flags().BoolVar(&cloud, "cloud", false, "those that were pushed to the cluster file's cloud")
+	return cmd
 }
 
 func newImageInspectCommand(g *globals) *cobra.Command {
@@ -215,13 +222,16 @@ func printBoots(w io.Writer, output string, i *image.Image, boots []image.Boot) 
 }
 
 func newImagePruneCommand(g *globals) *cobra.Command {
-	keep := 2
+	keep, cloud := 2, false
 	cmd := &cobra.Command{
 		Use:     "prune",
 		Example: "  plasmid image prune\n  plasmid image prune --keep 1",
 		Short:   "Remove old images that no machine runs from",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cloud {
+				return cloudImages(cmd, g, true, keep)
+			}
 			removed, err := image.Prune(g.StateDir(), keep, func(id string) bool { return imageInUse(g.StateDir(), id) })
 			for _, id := range removed {
 				fmt.Fprintln(cmd.OutOrStdout(), "removed", id)
@@ -230,6 +240,7 @@ func newImagePruneCommand(g *globals) *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVar(&keep, "keep", keep, "how many of the newest images to keep")
+	cmd.Flags().BoolVar(&cloud, "cloud", false, "those that were pushed to the cluster file's cloud")
 	return cmd
 }
 

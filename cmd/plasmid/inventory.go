@@ -19,7 +19,7 @@ how to log in to each machine. playbooks/inventory is such a script.`,
 				// All variables are under _meta already.
 				return printJSON(cmd.OutOrStdout(), struct{}{})
 			}
-			c, err := g.cluster(false)
+			c, err := g.cluster(cmd.Context(), false)
 			if err != nil {
 				return err
 			}

@@ -19,7 +19,7 @@ func newLocalCommand(g *globals) *cobra.Command {
 			Short:   short,
 			Args:    cobra.MinimumNArgs(1),
 			RunE: func(cmd *cobra.Command, names []string) error {
-				p, err := g.localProvider()
+				p, err := g.localProvider(cmd.Context())
 				if err != nil {
 					return err
 				}
@@ -38,7 +38,7 @@ func newLocalCommand(g *globals) *cobra.Command {
 		Example: "  plasmid local exec demo-core-1 systemctl --failed",
 		Args:    cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := g.localProvider()
+			p, err := g.localProvider(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -4,8 +4,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-
-	"plasmid/provision/plan"
 )
 
 // changes is plan's exit code when there is something to do.
@@ -21,7 +19,7 @@ code is 0 if there is nothing to do, 2 if there is, and 1 for errors.`,
 		Example: "  plasmid plan\n  plasmid plan -o json | jq '.steps[].id'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := g.cluster(false)
+			c, err := g.cluster(cmd.Context(), false)
 			if err != nil {
 				return err
 			}
@@ -33,8 +31,8 @@ code is 0 if there is nothing to do, 2 if there is, and 1 for errors.`,
 			if err != nil {
 				return err
 			}
-			p, err := plan.Make(in)
-			if err != nil {
+			p, uses, err := c.plan(cmd.Context(), in)
+			if err != nil && p.Empty() {
 				return err
 			}
 			if g.Output == "json" {
@@ -44,7 +42,10 @@ code is 0 if there is nothing to do, 2 if there is, and 1 for errors.`,
 			} else if p.Empty() {
 				fmt.Fprintf(cmd.OutOrStdout(), "Cluster %q is as %s wants it.\n", c.config.Name, g.File)
 			} else {
-				printPlan(cmd.OutOrStdout(), p)
+				printPlan(cmd.OutOrStdout(), p, uses)
+			}
+			if err != nil {
+				return err
 			}
 			if !p.Empty() {
 				return changes

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"plasmid/provision/config"
 	"plasmid/provision/join"
 	"plasmid/provision/local"
+	"plasmid/provision/openstack"
 )
 
 // checkUser refuses what this user can't do, before anything is looked at.
@@ -23,16 +25,20 @@ func checkUser(c *config.Cluster) error {
 }
 
 // provider makes the provider that the cluster file asks for.
-func (g *globals) provider(c *config.Cluster, a *join.Access) (provision.Provider, error) {
-	if c.Provider.OpenStack != nil {
-		return nil, errors.New("the OpenStack provider is not in this version; use provider \"local\" {}")
-	}
+func (g *globals) provider(ctx context.Context, c *config.Cluster, a *join.Access) (provision.Provider, error) {
 	if err := checkUser(c); err != nil {
 		return nil, err
 	}
 	keys := c.SSHKeys
 	if a != nil {
 		keys = append([]string{a.AuthorizedKey()}, keys...)
+	}
+	if c.Provider.OpenStack != nil {
+		cloud, err := openCloud(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		return openstack.New(cloud, c, keys), nil
 	}
 	return local.New(local.Config{
 		Cluster: c.Name, State: g.StateDir(), CIDR: c.Provider.Local.CIDR, SSHKeys: keys,
@@ -46,12 +52,25 @@ func (g *globals) provider(c *config.Cluster, a *join.Access) (provision.Provide
 	})
 }
 
-func (g *globals) localProvider() (*local.Provider, error) {
+// openCloud logs in to the cloud that the cluster file names.
+func openCloud(ctx context.Context, c *config.Cluster) (*openstack.Client, error) {
+	o := c.Provider.OpenStack
+	if o == nil {
+		return nil, fmt.Errorf("cluster %q does not run on OpenStack", c.Name)
+	}
+	creds, err := openstack.FindCredentials(o.Cloud, o.Region)
+	if err != nil {
+		return nil, err
+	}
+	return openstack.Connect(ctx, creds)
+}
+
+func (g *globals) localProvider(ctx context.Context) (*local.Provider, error) {
 	c, err := g.Config()
 	if err != nil {
 		return nil, err
 	}
-	p, err := g.provider(c, nil)
+	p, err := g.provider(ctx, c, nil)
 	if err != nil {
 		return nil, err
 	}

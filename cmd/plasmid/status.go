@@ -18,7 +18,7 @@ type clusterState struct {
 
 // clusterStatus shows the machines as the provider and the cluster see them.
 func clusterStatus(cmd *cobra.Command, g *globals) error {
-	c, err := g.cluster(false)
+	c, err := g.cluster(cmd.Context(), false)
 	if err != nil {
 		return err
 	}

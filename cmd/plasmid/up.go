@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"plasmid/image"
 	"plasmid/provision"
 	"plasmid/provision/plan"
 )
@@ -39,7 +38,7 @@ func up(cmd *cobra.Command, g *globals, noApps bool) error {
 	if err := checkUser(cfg); err != nil {
 		return err
 	}
-	if _, err := image.For(g.imageOptions(cfg)); err != nil {
+	if _, err := g.wantedImage(cfg); err != nil {
 		return err // before anything is made
 	}
 	unlock, err := provision.Lock(g.StateDir(), cfg.Name)
@@ -47,7 +46,7 @@ func up(cmd *cobra.Command, g *globals, noApps bool) error {
 		return err
 	}
 	defer unlock()
-	c, err := g.cluster(true)
+	c, err := g.cluster(ctx, true)
 	if err != nil {
 		return err
 	}
@@ -59,13 +58,13 @@ func up(cmd *cobra.Command, g *globals, noApps bool) error {
 	if err != nil {
 		return err
 	}
-	p, err := plan.Make(in)
+	p, uses, err := c.plan(ctx, in)
 	if err != nil {
 		return err
 	}
 	log := g.Progress()
 	if !p.Empty() {
-		printPlan(cmd.ErrOrStderr(), p)
+		printPlan(cmd.ErrOrStderr(), p, uses)
 		if err := g.confirm("Do this?"); err != nil {
 			return err
 		}

@@ -105,7 +105,7 @@ func needs(p plan.Plan, flavorOf func(group string) flavorFacts, volumeGiB int) 
 }
 
 // check finds all that the cloud would refuse. It is pure.
-func (p planner) check(pl plan.Plan, f facts) Findings {
+func (p planner) check(pl plan.Plan, f facts) (uses []string, found Findings) {
 	out := Findings(slices.Concat(p.s.Unresolved, f.Findings))
 	add := func(problem, remedy string, args ...any) {
 		out = append(out, Finding{fmt.Sprintf(problem, args...), remedy})
@@ -134,12 +134,16 @@ func (p planner) check(pl plan.Plan, f facts) Findings {
 	slices.Sort(kinds)
 	for _, k := range kinds {
 		q, known := f.Quotas[k]
-		if free := q.Limit - q.Used; known && q.Limit >= 0 && need[k] > free {
+		if !known || q.Limit < 0 {
+			continue
+		}
+		uses = append(uses, fmt.Sprintf("%d %s: %d of %d are used", need[k], k, q.Used, q.Limit))
+		if free := q.Limit - q.Used; need[k] > free {
 			add("the plan needs %d more %s, and the project's quota has room for %d (%d of %d used)",
 				fmt.Sprintf("Free some, or ask for a higher quota %q.", q.Name), need[k], k, max(0, free), q.Used, q.Limit)
 		}
 	}
-	return out
+	return uses, out
 }
 
 type adder func(problem, remedy string, args ...any)
@@ -211,20 +215,22 @@ func (p planner) checkMachines(add adder, f facts) {
 	}
 }
 
-// Preflight asks the cloud whether a refined plan can be carried out. What it
-// finds are Findings, all at once.
-func (p *Provider) Preflight(ctx context.Context, pl plan.Plan) error {
+// Preflight asks the cloud whether a refined plan can be carried out, and says
+// what it uses of the project's quota. What is in the way are Findings, all at
+// once.
+func (p *Provider) Preflight(ctx context.Context, pl plan.Plan) (uses []string, err error) {
 	if !slices.ContainsFunc(pl.Steps, func(s plan.Step) bool { return s.Action == plan.Create }) {
-		return nil // what is deleted needs nothing
+		return nil, nil // what is deleted needs nothing
 	}
 	f, err := p.facts(ctx, pl)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if found := p.planner().check(pl, f); len(found) > 0 {
-		return found
+	uses, found := p.planner().check(pl, f)
+	if len(found) > 0 {
+		return uses, found
 	}
-	return nil
+	return uses, nil
 }
 
 // facts gathers what check looks at.
