@@ -69,7 +69,7 @@ func (s Settings) render(peers []string) string {
 		"wsrep_sst_auth = mysql:",
 		`wsrep_provider_options = "`+options+`"`,
 	)
-	section("sst", "encrypt = 4", "tca = "+caFile, "tcert = "+caFile, "tkey = "+keyFile)
+	section("sst", "encrypt = 4", "tca = "+caFile, "tcert = "+caFile, "tkey = "+keyFile, "sockopt = bind="+s.Address)
 	section("client", "socket = "+socket)
 	return b.String()
 }
