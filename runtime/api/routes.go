@@ -16,7 +16,7 @@ type Role string
 
 const (
 	RoleAdmin    Role = "admin"    // everything
-	RoleOperator Role = "operator" // reads, and changes units and images
+	RoleOperator Role = "operator" // reads, and changes units, where they run, and images
 	RoleReader   Role = "reader"   // reads
 	RoleApp      Role = "app"      // reads its own units
 	RoleNode     Role = "node"     // a machine: it passes on what others asked it for
