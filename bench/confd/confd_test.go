@@ -103,14 +103,19 @@ func BenchmarkKeyToReload(b *testing.B) {
 	b.Run("nginx", func(b *testing.B) {
 		dir := b.TempDir()
 		dest, socket := filepath.Join(dir, "out"), filepath.Join(dir, "s")
-		text := fmt.Sprintf("daemon off; pid %[1]s/pid; error_log stderr crit; events {}\nhttp { access_log off; server { listen unix:%[1]s/s; return 200 '{{getv \"/bench/a\" \"\"}}'; } }\n", dir)
+		text := fmt.Sprintf("daemon off; pid %[1]s/pid; error_log stderr crit; events {}\nhttp { access_log off; client_body_temp_path %[1]s/t; proxy_temp_path %[1]s/t; fastcgi_temp_path %[1]s/t; uwsgi_temp_path %[1]s/t; scgi_temp_path %[1]s/t; server { listen unix:%[1]s/s; return 200 '{{getv \"/bench/a\" \"\"}}'; } }\n", dir)
 		follow(b, client, dir, text, nginx+" -t -q -c {{.src}}", "test ! -e "+dir+"/pid || "+nginx+" -s reload -c "+dest)
-		for {
-			if _, err := os.Stat(dest); err == nil {
-				break
+		deadline := time.Now().Add(20 * time.Second)
+		wait := func(what string, f func() bool) {
+			for !f() {
+				if time.Now().After(deadline) {
+					b.Fatalf("%s did not come about", what)
+				}
+				time.Sleep(200 * time.Microsecond)
 			}
-			time.Sleep(time.Millisecond)
+			deadline = time.Now().Add(20 * time.Second)
 		}
+		wait("the first configuration", func() bool { _, err := os.Stat(dest); return err == nil })
 		cmd := exec.Command(nginx, "-c", dest)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		if err := cmd.Start(); err != nil {
@@ -118,17 +123,13 @@ func BenchmarkKeyToReload(b *testing.B) {
 		}
 		b.Cleanup(func() { _ = cmd.Process.Signal(syscall.SIGTERM); _ = cmd.Wait() })
 		get := unixClient(socket)
-		for get() == "" {
-			time.Sleep(time.Millisecond)
-		}
+		wait("nginx", func() bool { return get() != "" })
 		var took []time.Duration
 		for range b.N {
 			want := next()
 			start := time.Now()
 			put(b, "/bench/a", want)
-			for get() != want {
-				time.Sleep(200 * time.Microsecond)
-			}
+			wait("a reload", func() bool { return get() == want })
 			took = append(took, time.Since(start))
 		}
 		report(b, took)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"plasmid/runtime/template"
 )
 
@@ -36,9 +38,36 @@ func TestDocumented(t *testing.T) {
 	}
 	want = append(want, template.FunctionNames()...)
 	want = append(want, template.ResourceKeys()...)
+	want = append(want, metricNames(t)...)
 	for _, w := range want {
 		if !regexp.MustCompile("[`, ]" + regexp.QuoteMeta(w) + "[`, ]").MatchString(doc) {
 			t.Errorf("docs/confd.md does not name %s", w)
+		}
+	}
+}
+
+// metricNames are the names of all metrics, in the way that they are registered.
+func metricNames(t *testing.T) []string {
+	var names registered
+	template.NewMetrics(&names)
+	if len(names) < 5 {
+		t.Errorf("only these metrics: %v", names)
+	}
+	return names
+}
+
+// registered notes the names of what is registered.
+type registered []string
+
+func (r *registered) Register(c prometheus.Collector) error { r.MustRegister(c); return nil }
+func (r *registered) Unregister(prometheus.Collector) bool  { return false }
+func (r *registered) MustRegister(cs ...prometheus.Collector) {
+	for _, c := range cs {
+		ch := make(chan *prometheus.Desc, 10)
+		c.Describe(ch)
+		close(ch)
+		for d := range ch {
+			*r = append(*r, regexp.MustCompile(`fqName: "(\w+)"`).FindStringSubmatch(d.String())[1])
 		}
 	}
 }

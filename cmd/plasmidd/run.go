@@ -25,7 +25,6 @@ import (
 	"plasmid/runtime/api"
 	"plasmid/runtime/appaccess"
 	"plasmid/runtime/container"
-	"plasmid/runtime/discovery"
 	"plasmid/runtime/engine"
 	"plasmid/runtime/images"
 	"plasmid/runtime/metrics"
@@ -102,12 +101,6 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 		return err
 	}
 
-	names := discovery.NewIndex()
-	serveNames, err := (&discovery.DNS{Index: names, Logger: log}).Listen(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(node.DNSPort)))
-	if err != nil {
-		return err
-	}
-
 	var wg sync.WaitGroup
 	for _, l := range listeners {
 		wg.Go(func() { stop(l.serve(ctx)) })
@@ -116,11 +109,8 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 	wg.Go(func() { watchdog(ctx) })
 	wg.Go(func() { reboots.Run(ctx) })
 	wg.Go(func() { apps.Run(ctx) })
-	wg.Go(func() {
-		_ = st.FollowRegistrations(ctx, func(r store.Registrations) { names.Update(r.Snapshot, r.Put, r.Deleted) })
-	})
-	wg.Go(func() { stop(serveNames(ctx)) })
-	wg.Go(func() { renderTemplates(ctx, st.Client(), log) })
+	wg.Go(func() { answerNames(ctx, st, log) })
+	wg.Go(func() { renderTemplates(ctx, st.Client(), counted.Registerer(), log) })
 	wg.Go(func() {
 		if err := ag.Run(ctx); ctx.Err() == nil {
 			stop(err)

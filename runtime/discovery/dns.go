@@ -40,12 +40,16 @@ func (d *DNS) Listen(ctx context.Context, address string) (serve func(context.Co
 
 func (d *DNS) serve(ctx context.Context, tcp net.Listener, udp net.PacketConn) error {
 	servers := []*dns.Server{{Listener: tcp, Handler: d, ReadTimeout: 5 * time.Second}, {PacketConn: udp, Handler: d}}
-	stop := context.AfterFunc(ctx, func() { tcp.Close(); udp.Close() })
+	end := func() { tcp.Close(); udp.Close() }
+	stop := context.AfterFunc(ctx, end)
 	defer stop()
 	var wg sync.WaitGroup
 	var errs [2]error
 	for i, s := range servers {
-		wg.Go(func() { errs[i] = s.ActivateAndServe() })
+		wg.Go(func() {
+			errs[i] = s.ActivateAndServe()
+			end() // one without the other is half a server
+		})
 	}
 	wg.Wait()
 	if ctx.Err() != nil {

@@ -53,6 +53,9 @@ func New(s Source) *Metrics {
 	return m
 }
 
+// Registerer is for parts of the daemon that count for themselves.
+func (m *Metrics) Registerer() prometheus.Registerer { return m.registry }
+
 // Handler serves the metrics.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})

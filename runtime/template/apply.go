@@ -63,7 +63,7 @@ func (r *Resource) apply(ctx context.Context, k Keys, o Options) (changed bool, 
 		}
 	}
 	if old.matches(content, mode, r.UID, r.GID) {
-		return false, nil
+		return r.resume(ctx, o)
 	}
 	o.diff(r.Dest, old, content, mode)
 	if o.Noop {
@@ -82,10 +82,17 @@ func (r *Resource) apply(ctx context.Context, k Keys, o Options) (changed bool, 
 			return false, fmt.Errorf("%w; %s stays as it was", err, r.Dest)
 		}
 	}
+	reloads := r.ReloadCmd != "" && !o.SyncOnly
+	if reloads {
+		if err := os.WriteFile(r.pending(), nil, 0o600); err != nil {
+			return false, err
+		}
+		defer os.Remove(r.pending())
+	}
 	if err := replace(staged, r.Dest, o.KeepStageFile); err != nil {
 		return false, err
 	}
-	if !o.SyncOnly {
+	if reloads {
 		if err := r.run(ctx, "reload_cmd", r.ReloadCmd, r.Dest, r.ReloadTimeout, o); err != nil {
 			// What is in place must be what runs; and a file that differs
 			// from the rendered one makes the next pass try again.
@@ -97,6 +104,24 @@ func (r *Resource) apply(ctx context.Context, k Keys, o Options) (changed bool, 
 	}
 	o.Logger.Info("changed", "file", r.Dest)
 	return true, nil
+}
+
+// pending is a file that is there while the file in place has not been
+// reloaded. If the process is killed in between, the next one sees it.
+func (r *Resource) pending() string {
+	return filepath.Join(filepath.Dir(r.Dest), "."+filepath.Base(r.Dest)+".reload")
+}
+
+// resume does the reload that a process before did not come to.
+func (r *Resource) resume(ctx context.Context, o Options) (bool, error) {
+	if _, err := os.Lstat(r.pending()); err != nil || o.Noop || o.SyncOnly {
+		return false, nil
+	}
+	o.Logger.Info("reloading what an earlier process put in place", "file", r.Dest)
+	if err := r.run(ctx, "reload_cmd", r.ReloadCmd, r.Dest, r.ReloadTimeout, o); err != nil {
+		return false, err
+	}
+	return true, os.Remove(r.pending())
 }
 
 // remove takes the file away, and puts it back if the reload fails.

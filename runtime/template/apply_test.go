@@ -115,6 +115,31 @@ func TestFailedReloadRestoresAndIsTriedAgain(t *testing.T) {
 	f.want("new")
 }
 
+// A process that is killed between putting the file in place and the reload
+// leaves the reload to the next one.
+func TestReloadAfterCrash(t *testing.T) {
+	f := newFixture(t, "x")
+	reloaded := filepath.Join(f.dir, "reloaded")
+	f.ReloadCmd = "test -e " + f.pending() + " && kill -9 $$"
+	if _, err := f.apply(Keys{"/a": ""}); err == nil {
+		t.Fatal("no error")
+	}
+	// As the file system is when all of confd was killed there.
+	f.write(f.Dest, "x")
+	f.write(f.pending(), "")
+	f.ReloadCmd = "test -e " + filepath.Join(f.dir, "healthy")
+	if _, err := f.apply(Keys{"/a": ""}); err == nil {
+		t.Error("the reload failed, and no error")
+	}
+	f.ReloadCmd = "touch " + reloaded
+	f.mustApply(Keys{"/a": ""}, true)
+	f.mustApply(Keys{"/a": ""}, false)
+	if _, err := os.Stat(reloaded); err != nil {
+		t.Error("it was not reloaded")
+	}
+	f.want("x")
+}
+
 func TestFailedFirstReloadLeavesNoFile(t *testing.T) {
 	f := newFixture(t, "x")
 	f.ReloadCmd = "false"
