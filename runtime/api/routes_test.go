@@ -121,7 +121,7 @@ func TestAccess(t *testing.T) {
 		path := strings.NewReplacer("{name}", "a.service", "{digest}", "sha256:0").Replace(rt.path)
 		read := rt.method == "GET"
 		images := strings.HasPrefix(path, "/plasmid/v1/blobs/")
-		units := strings.Contains(path, "/units")
+		units := strings.Contains(path, "/units") || strings.HasSuffix(path, "/order") || strings.HasSuffix(path, "/rebalance")
 		public := strings.HasSuffix(path, "/health") || strings.HasSuffix(path, "/openapi.json") || strings.HasSuffix(path, "/discovery")
 		own := path == "/plasmid/v1/units" || strings.HasSuffix(path, "/status") || strings.HasSuffix(path, "/journal")
 		for _, tt := range []struct {

@@ -14,6 +14,7 @@ const (
 	dirKnown      = "known/"      // known/<machine>: the last facts of a machine, on no lease
 	dirMetadata   = "metadata/"   // metadata/<machine>/<key>, set by operators
 	dirOrders     = "orders/"     // orders/<machine>, by operators
+	dirSingletons = "singletons/" // singletons/<unit>: the machine that may run it, on its claims' lease
 	keyRebalance  = "rebalance"
 	keySchema     = "schema"
 	keyElection   = "election/engine" // on the leader's lease
@@ -25,6 +26,7 @@ func knownKey(id string) string                { return dirKnown + id }
 func placementKey(machine, unit string) string { return dirPlacements + machine + "/" + unit }
 func stateKey(machine, unit string) string     { return dirStates + machine + "/" + unit }
 func metadataKey(machine, key string) string   { return dirMetadata + machine + "/" + key }
+func singletonKey(unit string) string          { return dirSingletons + unit }
 func orderKey(machine string) string           { return dirOrders + machine }
 func splitKey(key string) (first, rest string) { first, rest, _ = strings.Cut(key, "/"); return }
 

@@ -70,6 +70,7 @@ type State struct {
 	Ready   bool      `json:"ready"`             // active, and its readiness check (if any) passes
 	Message string    `json:"message,omitempty"` // why it is not what was wished, in a sentence
 	GaveUp  bool      `json:"gaveUp,omitempty"`  // and it is not tried again until its wish changes
+	Ended   bool      `json:"ended,omitempty"`   // it was started and has ended since; nobody starts it again
 	Since   time.Time `json:"since"`             // of the last change of Active
 
 	Revision int64 `json:"-"`
