@@ -54,6 +54,10 @@ type Placement struct {
 	Reason  string `json:"reason,omitempty"`
 	// Moved is when a drain or a rebalance brought it here; zero: neither did.
 	Moved time.Time `json:"moved,omitzero"`
+	// Previous is the text before the last change of a unit that is updated
+	// rolling, and Changed when that was; empty after it was rolled back.
+	Previous string    `json:"previous,omitempty"`
+	Changed  time.Time `json:"changed,omitzero"`
 
 	Revision int64 `json:"-"`
 }
