@@ -212,10 +212,10 @@ func TestASingletonAndASlowStore(t *testing.T) {
 		p := newPair(t)
 		p.a.agent()
 		p.a.say(snapshot(1, placement("u.service", single, store.Launched, 1), placement("v.service", plain, store.Launched, 1)))
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute + 100*time.Millisecond) // between two renewals
 		p.a.systemd.log.take()
 		p.claimsA.cut(true)
-		time.Sleep(5 * time.Second)
+		time.Sleep(4 * time.Second)
 		p.claimsA.cut(false)
 		time.Sleep(time.Minute)
 		p.a.did()
