@@ -31,6 +31,12 @@ func isPlaced(u api.Unit, _ bool) (bool, string) {
 
 // isActive is what start waits for. A unit that has run to its end counts.
 func isActive(u api.Unit, _ bool) (bool, string) {
+	if u.Done != nil {
+		if u.Done.OK {
+			return true, ""
+		}
+		return false, failedPrefix + "failed, and runs once; see: plasmid journal " + u.Name
+	}
 	if len(u.On) == 0 {
 		return false, where(u)
 	}
@@ -57,7 +63,7 @@ func isReady(u api.Unit, exists bool) (bool, string) {
 		return ok, is
 	}
 	for _, r := range u.On {
-		if r.Wish == store.Launched && !r.State.Ready {
+		if u.Done == nil && r.Wish == store.Launched && !r.State.Ready {
 			return false, fmt.Sprintf("is not ready on %s%s", r.Name, because(r.State.Message))
 		}
 	}

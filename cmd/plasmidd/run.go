@@ -78,9 +78,11 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 	apps := &appaccess.Writer{Store: st, Dir: filepath.Join(node.RunDir, "apps"), Endpoints: c.EtcdEndpoints, Logger: log}
 	ag, err := agent.New(agent.Config{
 		Machine: machine, Store: st, Systemd: sysd, Containers: docker,
-		Images: &images.Fetcher{Store: blobs, Docker: docker, Client: peers, Registry: registry, Peers: func() []string { return others(mirror.View(), machine.ID) }},
-		Apps:   apps,
-		Dir:    node.StateDir, Lease: c.Lease(), Logger: log,
+		Images:        &images.Fetcher{Store: blobs, Docker: docker, Client: peers, Registry: registry, Peers: func() []string { return others(mirror.View(), machine.ID) }},
+		Apps:          apps,
+		KillContainer: docker.Kill,
+		Claims:        st.Claims(machine.ID, 3*c.Lease()),
+		Dir:           node.StateDir, Lease: c.Lease(), Logger: log,
 		OnSession: func(ss *store.Session) { sessions <- ss },
 	})
 	if err != nil {

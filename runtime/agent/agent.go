@@ -15,6 +15,7 @@ import (
 	"plasmid/runtime/discovery"
 	"plasmid/runtime/store"
 	"plasmid/runtime/systemd"
+	"plasmid/runtime/unit"
 )
 
 // Store is what an agent needs of the store.
@@ -30,6 +31,7 @@ type Systemd interface {
 	Start(ctx context.Context, name string) (systemd.Wait, error)
 	Stop(ctx context.Context, name string) (systemd.Wait, error)
 	Restart(ctx context.Context, name string) (systemd.Wait, error)
+	Kill(ctx context.Context, name string) error
 	Install(ctx context.Context, name, text string, enable bool) error
 	Disable(ctx context.Context, name string) error
 	Remove(ctx context.Context, name string, enabled bool) error
@@ -57,7 +59,13 @@ type Config struct {
 	Dir        string // where the last wish is kept
 	RunDir     string // kept until the machine reboots; default DefaultRunDir
 	Lease      time.Duration
-	Logger     *slog.Logger
+	Claims     Claims // to singletons
+	// KillContainer ends a container whose unit was killed; nil: there are none.
+	KillContainer func(ctx context.Context, name string) error
+	ClaimTime     time.Duration // of their lease; default three times Lease
+	// Boottime is the time since the machine booted; default: the kernel's.
+	Boottime func() time.Duration
+	Logger   *slog.Logger
 	// OnSession is called with every new session.
 	OnSession func(*store.Session)
 }
@@ -71,6 +79,7 @@ type Agent struct {
 	discovery *discovery.Discovery
 	publisher *publisher
 	marks     marks
+	fence     *fence
 
 	mu       sync.Mutex
 	wish     wish
@@ -87,6 +96,13 @@ func New(c Config) (*Agent, error) {
 		c.RunDir = DefaultRunDir
 	}
 	a := &Agent{Config: c, workers: map[string]*worker{}, marks: marks{c.RunDir, c.Logger}}
+	if a.ClaimTime == 0 {
+		a.ClaimTime = 3 * a.Lease
+	}
+	if a.Boottime == nil {
+		a.Boottime = boottime
+	}
+	a.fence = newFence(a)
 	a.publisher = newPublisher(c.Logger)
 	a.discovery = discovery.New(discovery.Facts{
 		MachineID: c.Machine.ID, Name: c.Machine.Name, PrivateIPv4: c.Machine.PrivateIPv4, PublicIPv4: c.Machine.PublicIPv4,
@@ -107,6 +123,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() { a.publisher.run(ctx) })
 	g.Go(func() { a.discovery.Run(ctx) })
 	g.Go(func() { a.follow(ctx) })
+	if a.Claims != nil {
+		g.Go(func() { a.fence.run(ctx) })
+	}
 	g.Go(func() { _ = a.Systemd.Changes(ctx, a.changed) })
 	<-ctx.Done()
 	g.Wait()
@@ -126,6 +145,9 @@ func (a *Agent) adopt() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for name, text := range installed {
+		if spec, err := unit.SpecOf(name, text); err == nil && spec.Singleton && a.Claims != nil {
+			a.fence.adopt(name)
+		}
 		w := a.worker(name)
 		w.setInstalled(text)
 		if p, ok := a.wish.Placements[name]; ok {

@@ -30,13 +30,15 @@ type box struct {
 	systemd *fakeSystemd
 	store   *fakeStore
 	images  *fakeImages
+	id      string
+	claims  Claims
 }
 
 func newBox(t *testing.T) *box {
 	dir := t.TempDir()
 	return &box{
 		t: t, dir: dir, run: filepath.Join(dir, "run"),
-		systemd: newFakeSystemd(), store: &fakeStore{updates: make(chan store.PlacementUpdate)}, images: &fakeImages{},
+		systemd: newFakeSystemd(), store: &fakeStore{updates: make(chan store.PlacementUpdate)}, images: &fakeImages{}, id: "m1",
 	}
 }
 
@@ -45,8 +47,9 @@ func newBox(t *testing.T) *box {
 func (b *box) agent() (a *Agent, crash func()) {
 	b.t.Helper()
 	a, err := New(Config{
-		Machine: store.Machine{ID: "m1", Name: "one"}, Store: b.store, Systemd: b.systemd,
+		Machine: store.Machine{ID: b.id, Name: "one"}, Store: b.store, Systemd: b.systemd,
 		Containers: noContainers{}, Images: b.images, Apps: noApps{}, Dir: b.dir, RunDir: b.run,
+		Claims: b.claims, Boottime: func() time.Duration { return time.Since(booted) },
 		Lease: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -65,6 +68,9 @@ func (b *box) agent() (a *Agent, crash func()) {
 	b.t.Cleanup(crash)
 	return a, crash
 }
+
+// booted is when every machine of the tests booted; before a bubble's clock begins.
+var booted = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // say has the store tell the agent of placements, and waits until nothing more
 // happens without time passing.
@@ -504,9 +510,13 @@ type fakeSystemd struct {
 	tried       []time.Time // installations
 	foreign     string
 	tell        func(string)
+	started     func(name string) // called when a unit begins to start
 }
 
-type fakeUnit struct{ text, active, result string }
+type fakeUnit struct {
+	text, active, result string
+	since                time.Time
+}
 
 func newFakeSystemd() *fakeSystemd {
 	return &fakeSystemd{units: map[string]*fakeUnit{}, starting: map[string]time.Duration{}, stopping: map[string]time.Duration{}, fails: map[string]bool{}}
@@ -515,7 +525,11 @@ func newFakeSystemd() *fakeSystemd {
 func (s *fakeSystemd) set(name string, f func(*fakeUnit)) {
 	s.mu.Lock()
 	if u := s.units[name]; u != nil {
+		was := u.active
 		f(u)
+		if u.active != was {
+			u.since = time.Now()
+		}
 	}
 	tell := s.tell
 	s.mu.Unlock()
@@ -532,6 +546,14 @@ func (s *fakeSystemd) reboot() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.units)
+}
+
+// runs reports whether anything of the unit runs.
+func (s *fakeSystemd) runs(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.units[name]
+	return u != nil && u.active != "inactive" && u.active != "failed"
 }
 
 func (s *fakeSystemd) text(name string) string {
@@ -562,7 +584,7 @@ func (s *fakeSystemd) State(ctx context.Context, name string) (systemd.State, er
 	if u == nil {
 		return systemd.State{Load: "not-found", Active: "inactive"}, ctx.Err()
 	}
-	return systemd.State{Load: "loaded", Active: u.active, Result: u.result}, ctx.Err()
+	return systemd.State{Load: "loaded", Active: u.active, Result: u.result, Since: u.since}, ctx.Err()
 }
 
 // job runs f after a time, which passes also when nobody waits for it.
@@ -589,8 +611,11 @@ func (s *fakeSystemd) Start(ctx context.Context, name string) (systemd.Wait, err
 		return nil, err
 	}
 	s.mu.Lock()
-	takes, fails := s.starting[name], s.fails[name]
+	takes, fails, started := s.starting[name], s.fails[name], s.started
 	s.mu.Unlock()
+	if started != nil {
+		started(name)
+	}
 	s.set(name, func(u *fakeUnit) { u.active = "activating" })
 	return s.job(takes, func() string {
 		if fails {
@@ -635,6 +660,12 @@ func (s *fakeSystemd) Restart(ctx context.Context, name string) (systemd.Wait, e
 	s.log.add("restart %s", name)
 	s.set(name, func(u *fakeUnit) { u.active, u.result = "active", "" })
 	return s.job(0, func() string { return "done" }), ctx.Err()
+}
+
+func (s *fakeSystemd) Kill(_ context.Context, name string) error {
+	s.log.add("kill %s", name)
+	s.end(name, "failed")
+	return nil
 }
 
 func (s *fakeSystemd) Install(ctx context.Context, name, text string, _ bool) error {

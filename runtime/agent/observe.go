@@ -27,6 +27,7 @@ func (w *worker) observe() {
 		}
 		w.watch(s)
 		w.publish(s)
+		w.failedAgain(s)
 	}
 }
 
@@ -68,6 +69,9 @@ func (w *worker) publish(s systemd.State) {
 		Machine: w.agent.Machine.ID, Unit: w.name,
 		Load: s.Load, Active: s.Active, Sub: s.Sub, Since: s.Since,
 		Ready: w.ready && s.Started(), Message: w.message, GaveUp: w.gaveUp,
+	}
+	if d := w.desired; d != nil && d.Wish == store.Launched && (s.Active == "inactive" || s.Active == "failed") && w.message == "" {
+		state.Ended = w.agent.marks.has(d)
 	}
 	if w.text != "" {
 		state.Hash = unit.Hash(w.text)

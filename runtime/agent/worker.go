@@ -35,6 +35,9 @@ type worker struct {
 	ready    bool
 	notReady error
 	gone     bool // nothing is to be published any more
+	cutting  int  // it is being stopped for lack of a claim: it must not be started
+	failures []time.Time
+	counted  time.Time // Since of the failure that was counted last
 }
 
 func newWorker(a *Agent, name string) *worker {
@@ -195,14 +198,21 @@ func (w *worker) reconcile(ctx context.Context, p *store.Placement) error {
 	}
 	switch {
 	case s.Up():
+		if spec.Singleton {
+			if err := w.adoptClaim(ctx); err != nil {
+				return err
+			}
+		}
 		w.agent.marks.put(p)
+	case w.agent.marks.has(p) && s.Active == "failed" && spec.Retries.Starts > 0:
+		return w.again(ctx, p, spec, s)
 	case w.agent.marks.has(p):
 		// It was started and has ended since: whether it is started again
 		// is for its Restart= to say. What is known of its end stays.
 		w.look()
 		return nil
 	default:
-		return w.start(ctx, p)
+		return w.start(ctx, p, spec)
 	}
 	w.note("")
 	return nil
@@ -228,8 +238,19 @@ func (w *worker) fetch(ctx context.Context, spec unit.Spec) error {
 
 // start starts the unit and waits until it has. A unit that fails to start is
 // not started again: that is for its Restart= to say.
-func (w *worker) start(ctx context.Context, p *store.Placement) error {
+func (w *worker) start(ctx context.Context, p *store.Placement, spec unit.Spec) error {
 	w.note("")
+	if spec.Singleton {
+		if err := w.claim(ctx); err != nil {
+			return err
+		}
+	}
+	w.mu.Lock()
+	cutting := w.cutting > 0
+	w.mu.Unlock()
+	if cutting {
+		return errors.New("it is being stopped, because its claim is lost")
+	}
 	wait, err := w.agent.Systemd.Start(ctx, w.name)
 	if err != nil {
 		return err
@@ -244,6 +265,8 @@ func (w *worker) start(ctx context.Context, p *store.Placement) error {
 		// would do again.
 		w.agent.marks.remove(w.name)
 		return fmt.Errorf("a unit that %s needs did not start; see: plasmid status %s", w.name, w.name)
+	case result != "done" && spec.Retries.Starts > 0:
+		signal(w.woken) // it may be started again
 	case result != "done":
 		w.giveUp(fmt.Sprintf("systemd's start job ended as %q; see: plasmid journal %s", result, w.name))
 	default:
@@ -264,6 +287,7 @@ func (w *worker) restart(ctx context.Context) error {
 		return err
 	}
 	w.agent.marks.put(p)
+	w.fresh()
 	result, err := wait(ctx)
 	if err != nil {
 		return err
@@ -286,7 +310,9 @@ func (w *worker) halt(ctx context.Context) error {
 	}
 	// A stop job that ended otherwise than done left the unit failed: it does
 	// not run either way.
-	_, err = wait(ctx)
+	if _, err = wait(ctx); err == nil {
+		w.agent.fence.release(ctx, w.name)
+	}
 	return err
 }
 
@@ -323,6 +349,7 @@ func (w *worker) install(ctx context.Context, p *store.Placement, spec unit.Spec
 		return err
 	}
 	w.setInstalled(text)
+	w.fresh()
 	return nil
 }
 

@@ -20,7 +20,9 @@ type Unit struct {
 	Global bool       `json:"global,omitempty"`
 	App    string     `json:"app,omitempty"`
 	Text   string     `json:"text,omitempty"` // if asked for
-	On     []Row      `json:"on"`
+	// Done is set of a unit that runs once and has.
+	Done *store.Done `json:"done,omitempty"`
+	On   []Row       `json:"on"`
 }
 
 // Row is a unit on a machine.
@@ -110,6 +112,9 @@ func describe(v *store.View, name string, u store.Unit, text bool) Unit {
 	}
 	if spec, err := unit.SpecOf(u.Name, u.Text); err == nil {
 		out.Global, out.App = spec.Global, spec.App
+	}
+	if d, ok := v.Done[name]; ok && d.Hash == u.Hash {
+		out.Done = &d
 	}
 	machines := map[string]bool{}
 	for m := range v.Placements[name] {

@@ -88,6 +88,18 @@ func (d *Docker) Inspect(ctx context.Context, name string) (State, error) {
 	return s, nil
 }
 
+// Kill ends a container at once. That there is none, or that it has ended, is no
+// error.
+func (d *Docker) Kill(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	err := d.client.ContainerKill(ctx, name, "KILL")
+	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
+		return fmt.Errorf("killing container %s: %w", name, err)
+	}
+	return nil
+}
+
 // HasImage reports whether Docker has the image.
 func (d *Docker) HasImage(ctx context.Context, ref string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

@@ -80,7 +80,7 @@ func (d *Discovery) Watch(ctx context.Context, spec unit.Spec) {
 		return
 	}
 	ctx, stop := context.WithCancel(ctx)
-	w := &watched{container: containerOf(spec), stop: stop, nudge: make(chan struct{}, 1)}
+	w := &watched{container: ContainerOf(spec), stop: stop, nudge: make(chan struct{}, 1)}
 	d.watched[spec.Name] = w
 	check := &watch{spec: spec, nudged: w.nudge, report: func(ready bool, c container.State, why error) {
 		d.change(w, spec, ready, c, why)
@@ -105,10 +105,10 @@ func (d *Discovery) Unwatch(name string) (gone <-chan struct{}) {
 	return d.registry.want(name, nil)
 }
 
-// containerOf is the name of a unit's container: the one that the unit names,
+// ContainerOf is the name of a unit's container: the one that the unit names,
 // or one named as the unit. A unit that neither names one nor has images has
 // none.
-func containerOf(s unit.Spec) string {
+func ContainerOf(s unit.Spec) string {
 	if s.Container != "" || len(s.Images) == 0 {
 		return s.Container
 	}

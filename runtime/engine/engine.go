@@ -33,12 +33,13 @@ type Config struct {
 // Engine campaigns for leadership and decides while it has it.
 type Engine struct {
 	Config
-	specs    map[string]parsed // by unit name
-	unplaced atomic.Pointer[map[string][]schedule.Verdict]
-	waiting  atomic.Pointer[map[string]string]
-	again    time.Duration // after what time to decide again though nothing changes; 0: not
-	leading  atomic.Bool
-	counts   counts
+	specs      map[string]parsed // by unit name
+	unplaced   atomic.Pointer[map[string][]schedule.Verdict]
+	waiting    atomic.Pointer[map[string]string]
+	readySince since
+	again      time.Duration // after what time to decide again though nothing changes; 0: not
+	leading    atomic.Bool
+	counts     counts
 }
 
 type parsed struct {
@@ -164,7 +165,18 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 	e.again = 0
 	now := time.Now()
 	in := e.input(view, w, now)
+	e.life(view, &in, now)
 	r := schedule.Decide(in)
+	records := e.records(view, now)
+	records.RollBacks = e.rollBacks(view, r.RollBack)
+	if !records.Empty() {
+		// What is decided then is decided with them.
+		revision, err := l.Record(ctx, records)
+		if err != nil {
+			return err
+		}
+		return e.settle(ctx, revision)
+	}
 	e.counts.passes.Add(1)
 	e.unplaced.Store(&r.Unplaced)
 	e.waiting.Store(&r.Stuck)
@@ -184,6 +196,18 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 		if !c.Delete {
 			u := view.Units[d.Unit]
 			c.Placement.Hash, c.Placement.Text, c.Placement.Wish = u.Hash, u.Text, u.Wish
+			if old, ok := view.Placements[d.Unit][d.Machine]; ok && d.Op == schedule.Update {
+				c.Placement.Previous, c.Placement.Changed = old.Previous, old.Changed
+				if old.Hash != u.Hash {
+					c.Placement.Previous, c.Placement.Changed = "", now.UTC().Truncate(time.Second)
+					if spec, err := e.spec(u); err == nil && spec.Update.Rollback && u.Text != old.Previous {
+						c.Placement.Previous = old.Text
+					}
+				}
+			}
+			if len(view.Done) > 0 && view.Done[d.Unit].Hash == u.Hash {
+				c.Placement.Wish = store.Loaded
+			}
 			if d.Moving {
 				c.Placement.Moved = now.UTC().Truncate(time.Second)
 			}
@@ -195,7 +219,12 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 		return err
 	}
 	e.counts.decided(r.Decisions)
-	// The next decision is made on a view that has this one in it.
+	return e.settle(ctx, revision)
+}
+
+// settle waits until the view has what was just written in it, so that the next
+// decision is made on it.
+func (e *Engine) settle(ctx context.Context, revision int64) error {
 	wctx, cancel := context.WithTimeout(ctx, e.Lease)
 	defer cancel()
 	if err := e.Mirror.Wait(wctx, revision); err != nil && ctx.Err() == nil {

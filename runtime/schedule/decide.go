@@ -58,6 +58,7 @@ type planner struct {
 	decisions []Decision
 	unplaced  map[string][]Verdict
 	stuck     map[string]string
+	back      map[string]string
 	balanced  bool
 
 	classes map[string]*class
@@ -72,7 +73,7 @@ func newPlanner(v View) *planner {
 		view:     v,
 		units:    make(map[string]*wanted, len(v.Units)),
 		hosts:    make(map[string]*host, len(v.Machines)),
-		unplaced: map[string][]Verdict{}, stuck: map[string]string{},
+		unplaced: map[string][]Verdict{}, stuck: map[string]string{}, back: map[string]string{},
 		classes: map[string]*class{}, groups: map[string]*group{}, failed: map[string][]Verdict{},
 	}
 	for _, u := range v.Units {
@@ -119,6 +120,7 @@ func (p *planner) keep() {
 	slices.SortFunc(placed, func(a, b Placed) int {
 		return cmp.Or(p.changed(a)-p.changed(b), cmp.Compare(a.Unit, b.Unit), p.preference(a)-p.preference(b), cmp.Compare(a.Machine, b.Machine))
 	})
+	rollouts := map[string]*rollout{}
 	for _, pl := range placed {
 		h, w := p.hosts[pl.Machine], p.units[pl.Unit]
 		switch {
@@ -148,12 +150,42 @@ func (p *planner) keep() {
 			w.on = map[*host]Placed{}
 		}
 		w.on[h] = pl
-		if pl.Hash != w.Hash {
+		why := ""
+		if pl.Wish != launched {
+			why = p.blocked(w)
+		}
+		switch {
+		case w.Done != "" && pl.Wish == launched:
+			// So that a reboot of the machine does not start it again.
+			p.decide(Update, pl.Unit, h.id, "%s", w.Done)
+		case w.Done != "":
+		case why != "":
+			p.stuck[w.name] = why
+		case w.Spec.Update.Rolling && pl.Wish == launched && w.Wish == launched:
+			name := rolloutOf(w)
+			r := rollouts[name]
+			if r == nil {
+				r = &rollout{update: w.Spec.Update, name: name}
+				rollouts[name] = r
+			}
+			r.members = append(r.members, w)
+			who := instanceName(w, h)
+			switch {
+			case pl.Hash != w.Hash:
+				r.todo = append(r.todo, update{w, h, pl})
+			case pl.Failed:
+				r.failed = append(r.failed, who)
+				r.back = r.back || pl.Back
+			case !pl.Ready:
+				r.unready = append(r.unready, who)
+			}
+		case pl.Hash != w.Hash:
 			p.decide(Update, pl.Unit, h.id, "the unit file changed")
-		} else if pl.Wish != w.Wish {
+		case pl.Wish != w.Wish:
 			p.decide(Update, pl.Unit, h.id, "the unit is to be %s", w.Wish)
 		}
 	}
+	p.roll(rollouts)
 }
 
 func (p *planner) changed(pl Placed) int {
@@ -196,6 +228,12 @@ func (p *planner) placeGlobals() {
 		if !w.Spec.Global || w.Wish == inactive {
 			continue
 		}
+		if why := p.blocked(w); why != "" {
+			if slices.ContainsFunc(p.order, func(h *host) bool { return h.units[w.name] == nil && p.closed(h) == "" }) {
+				p.wait(w, why)
+			}
+			continue
+		}
 		for _, h := range p.order {
 			if _, has := h.units[w.name]; has || h.Gone || h.Suspect {
 				continue
@@ -225,9 +263,14 @@ func (p *planner) placeGlobals() {
 func (p *planner) placeRest() {
 	var todo []*wanted
 	for _, w := range p.sorted {
-		if !w.Spec.Global && w.Wish != inactive && w.home == nil {
-			todo = append(todo, w)
+		if w.Spec.Global || w.Wish == inactive || w.home != nil || w.Done != "" {
+			continue
 		}
+		if why := p.blocked(w); why != "" {
+			p.wait(w, why)
+			continue
+		}
+		todo = append(todo, w)
 	}
 	for len(todo) > 0 {
 		var waiting []*wanted
@@ -272,6 +315,15 @@ func (p *planner) verdicts(w *wanted) []Verdict {
 // why says why a machine can't take a unit that it does not have, or nothing.
 func (p *planner) why(w *wanted, h *host) string {
 	return cmp.Or(p.closed(h), p.unfit(w, h), p.missesPeer(w, h))
+}
+
+// wait notes that a unit is not started yet, for a reason that has nothing to do
+// with machines.
+func (p *planner) wait(w *wanted, why string) {
+	p.stuck[w.name] = why
+	if len(w.on) == 0 {
+		p.unplaced[w.name] = []Verdict{{"", why}}
+	}
 }
 
 // place puts one unit on the machine of the unit it replaces, else on the
@@ -419,6 +471,9 @@ func (p *planner) unfitBut(w *wanted, h *host, but *wanted) string {
 	if id := w.Spec.MachineID; id != "" && id != h.id && !(len(id) >= 8 && strings.HasPrefix(h.id, id)) {
 		return "is not machine " + id
 	}
+	if why := w.Avoid[h.id]; why != "" {
+		return why
+	}
 	if why := w.class.unfit(h); why != "" {
 		return why
 	}
@@ -471,7 +526,7 @@ func (p *planner) result() Result {
 	slices.SortStableFunc(p.decisions, func(a, b Decision) int {
 		return cmp.Or(rank[a.Op]-rank[b.Op], cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Machine, b.Machine))
 	})
-	return Result{p.decisions, p.unplaced, p.stuck, p.balanced}
+	return Result{p.decisions, p.unplaced, p.stuck, p.back, p.balanced}
 }
 
 // short is the form in which people are shown a machine's ID.

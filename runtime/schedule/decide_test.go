@@ -24,6 +24,11 @@ import (
 //	decide     [rebalance] [budget=…] prints the decisions, what is unplaced and
 //	           what is stuck, and carries them out
 //	settle     units that were moved have come up
+//	ready      UNIT…: they do their work, wherever they are
+//	fail       UNIT [MACHINE]: it failed with the text that it has there
+//	avoid      UNIT MACHINE: it failed there too often
+//	done       UNIT: it ran to its end
+//	lapse      nothing is avoided any more
 //	judge      UNIT: why each machine can or can't run it
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -95,6 +100,37 @@ func (c *cluster) run(t *testing.T, d *datadriven.TestData) string {
 		}
 		c.view.Placed = append(c.view.Placed, p)
 		return ""
+	case "ready", "fail":
+		for i := range c.view.Placed {
+			pl := &c.view.Placed[i]
+			on := d.CmdArgs[0].Key == pl.Unit && (len(d.CmdArgs) < 2 || d.CmdArgs[1].Key == pl.Machine)
+			if d.Cmd == "ready" && slices.ContainsFunc(d.CmdArgs, func(a datadriven.CmdArg) bool { return a.Key == pl.Unit }) {
+				pl.Ready = true
+			} else if d.Cmd == "fail" && on {
+				pl.Failed, pl.Ready, pl.Back = true, false, true
+			}
+		}
+		for i := range c.view.Units {
+			u := &c.view.Units[i]
+			if d.Cmd == "ready" && slices.ContainsFunc(d.CmdArgs, func(a datadriven.CmdArg) bool { return a.Key == u.Spec.Name }) {
+				u.Ready = true
+			}
+		}
+		return ""
+	case "avoid", "done", "lapse":
+		for i := range c.view.Units {
+			u := &c.view.Units[i]
+			switch {
+			case d.Cmd == "lapse":
+				u.Avoid = nil
+			case u.Spec.Name != d.CmdArgs[0].Key:
+			case d.Cmd == "done":
+				u.Done, u.Wish = "it ran to its end", "loaded"
+			default:
+				u.Avoid = map[string]string{d.CmdArgs[1].Key: "failed it too often"}
+			}
+		}
+		return ""
 	case "settle":
 		for i := range c.view.Placed {
 			c.view.Placed[i].Moving = false
@@ -157,6 +193,9 @@ func render(r Result) string {
 	}
 	for _, u := range slices.Sorted(maps.Keys(r.Stuck)) {
 		fmt.Fprintf(&b, "stays  %s: %s\n", u, r.Stuck[u])
+	}
+	for _, u := range slices.Sorted(maps.Keys(r.RollBack)) {
+		fmt.Fprintf(&b, "back   %s: %s\n", u, r.RollBack[u])
 	}
 	if r.Balanced {
 		fmt.Fprintln(&b, "balanced")

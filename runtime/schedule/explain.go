@@ -13,6 +13,9 @@ func Explain(verdicts []Verdict) string {
 	if len(verdicts) == 0 {
 		return "no machine reports to the cluster"
 	}
+	if len(verdicts) == 1 && verdicts[0].Machine == "" {
+		return verdicts[0].Why
+	}
 	count := map[string]int{}
 	for _, v := range verdicts {
 		count[v.Why]++

@@ -127,8 +127,10 @@ func (p *planner) likeness(w *wanted) string {
 	return fmt.Sprintf("%s\x00%d %d %v", w.class.key, r.CPU, r.Memory, r.Ports)
 }
 
-// avoids is for reasons of the unit's own not to be on a machine.
-func (w *wanted) avoids() bool { return false }
+// avoids reports whether the unit has reasons of its own not to be on a machine.
+func (w *wanted) avoids() bool { return len(w.Avoid) > 0 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // group are units that are spread over the values of one key.
 type group struct {

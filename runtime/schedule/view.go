@@ -23,6 +23,14 @@ type Unit struct {
 	Spec unit.Spec
 	Wish string // inactive, loaded or launched
 	Hash string
+	// Done is set of a RunOnce= unit that ran to its end, and says how and
+	// where: it is placed nowhere any more.
+	Done string
+	// Ready is set when the unit does its work, everywhere it is.
+	Ready bool
+	// Avoid has machines that the unit must not go to, and why, as a Verdict
+	// has it.
+	Avoid map[string]string
 }
 
 // Machine is a node. A machine that holds units and is missing from the view
@@ -47,6 +55,14 @@ type Placed struct {
 	// Moving is set of a unit that was moved here by a drain or a rebalance
 	// and has not come up yet: it counts against the budget.
 	Moving bool
+	// Ready is set when the unit has been ready there, with this hash, for as
+	// long as its Update= asks.
+	Ready bool
+	// Failed is set when it failed there with this hash, or was given up.
+	Failed bool
+	// Back is set when it can be rolled back: it was changed a short time ago,
+	// and not by a roll-back.
+	Back bool
 }
 
 // Op is what a decision does.
@@ -82,21 +98,24 @@ type Result struct {
 	// what each machine lacks. A unit for which there was no machine to ask
 	// has an empty list.
 	Unplaced map[string][]Verdict
-	// Stuck has, for every unit that is to leave its machine and can't yet,
-	// why that is so: "drain: …".
+	// Stuck has, for every unit that is to leave its machine, to change or to
+	// be started and can't yet, what it waits for.
 	Stuck map[string]string
+	// RollBack has the units whose update failed and that are to get their old
+	// text back, and why.
+	RollBack map[string]string
 	// Balanced is set when Rebalance was asked for and nothing is left to do.
 	Balanced bool
 }
 
 // Apply is the view after the decisions were carried out, and everything that
-// was moved has come up.
+// was placed or changed has come up.
 func Apply(v View, r Result) View {
 	units := make(map[string]Unit, len(v.Units))
 	for _, u := range v.Units {
 		units[u.Spec.Name] = u
 	}
-	changed := map[[2]string]bool{}
+	changed, ready := map[[2]string]bool{}, map[string]bool{}
 	for _, d := range r.Decisions {
 		changed[[2]string{d.Unit, d.Machine}] = true
 	}
@@ -107,8 +126,13 @@ func Apply(v View, r Result) View {
 	for _, d := range r.Decisions {
 		if d.Op != Remove {
 			u := units[d.Unit]
-			v.Placed = append(v.Placed, Placed{Unit: d.Unit, Machine: d.Machine, Hash: u.Hash, Wish: u.Wish})
+			v.Placed = append(v.Placed, Placed{Unit: d.Unit, Machine: d.Machine, Hash: u.Hash, Wish: u.Wish, Ready: true})
+			ready[d.Unit] = true
 		}
+	}
+	v.Units = slices.Clone(v.Units)
+	for i := range v.Units {
+		v.Units[i].Ready = v.Units[i].Ready || ready[v.Units[i].Spec.Name]
 	}
 	return v
 }

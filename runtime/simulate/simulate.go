@@ -38,10 +38,21 @@ func (c Cluster) View() schedule.View {
 		if err != nil {
 			continue // the engine leaves it as it is, too
 		}
-		v.Units = append(v.Units, schedule.Unit{Spec: spec, Wish: string(u.Wish), Hash: u.Hash})
+		su := schedule.Unit{Spec: spec, Wish: string(u.Wish), Hash: u.Hash, Ready: len(u.On) > 0}
+		if u.Done != nil {
+			su.Done, su.Wish = "it ran to its end, and runs once", "loaded"
+		}
+		for _, r := range u.On {
+			su.Ready = su.Ready && r.State != nil && r.State.Ready && r.State.Hash == u.Hash
+		}
+		v.Units = append(v.Units, su)
 		for _, r := range u.On {
 			if r.Placement != 0 {
-				v.Placed = append(v.Placed, schedule.Placed{Unit: u.Name, Machine: r.Machine, Hash: r.Hash, Wish: string(r.Wish)})
+				v.Placed = append(v.Placed, schedule.Placed{
+					Unit: u.Name, Machine: r.Machine, Hash: r.Hash, Wish: string(r.Wish),
+					Ready:  r.State != nil && r.State.Ready && r.State.Hash == r.Hash,
+					Failed: r.State != nil && r.State.Hash == r.Hash && (r.State.GaveUp || r.State.Active == "failed"),
+				})
 			}
 		}
 	}

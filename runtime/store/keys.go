@@ -15,6 +15,9 @@ const (
 	dirMetadata   = "metadata/"   // metadata/<machine>/<key>, set by operators
 	dirReboots    = "reboot/"     // reboot/<group>: who may reboot
 	dirOrders     = "orders/"     // orders/<machine>, by operators
+	dirSingletons = "singletons/" // singletons/<unit>: the machine that may run it, on its claims' lease
+	dirAvoid      = "avoid/"      // avoid/<unit>/<machine>
+	dirDone       = "done/"       // done/<unit>
 	keyRebalance  = "rebalance"
 	keySchema     = "schema"
 	keyElection   = "election/engine" // on the leader's lease
@@ -27,6 +30,9 @@ func placementKey(machine, unit string) string { return dirPlacements + machine 
 func stateKey(machine, unit string) string     { return dirStates + machine + "/" + unit }
 func metadataKey(machine, key string) string   { return dirMetadata + machine + "/" + key }
 func rebootKey(group string) string            { return dirReboots + group }
+func singletonKey(unit string) string          { return dirSingletons + unit }
+func avoidKey(unit, machine string) string     { return dirAvoid + unit + "/" + machine }
+func doneKey(unit string) string               { return dirDone + unit }
 func orderKey(machine string) string           { return dirOrders + machine }
 func splitKey(key string) (first, rest string) { first, rest, _ = strings.Cut(key, "/"); return }
 

@@ -55,6 +55,10 @@ type Placement struct {
 	Reason  string `json:"reason,omitempty"`
 	// Moved is when a drain or a rebalance brought it here; zero: neither did.
 	Moved time.Time `json:"moved,omitzero"`
+	// Previous is the text before the last change of a unit that is updated
+	// rolling, and Changed when that was; empty after it was rolled back.
+	Previous string    `json:"previous,omitempty"`
+	Changed  time.Time `json:"changed,omitzero"`
 
 	Revision int64 `json:"-"`
 }
@@ -71,6 +75,7 @@ type State struct {
 	Ready   bool      `json:"ready"`             // active, and its readiness check (if any) passes
 	Message string    `json:"message,omitempty"` // why it is not what was wished, in a sentence
 	GaveUp  bool      `json:"gaveUp,omitempty"`  // and it is not tried again until its wish changes
+	Ended   bool      `json:"ended,omitempty"`   // it was started and has ended since; nobody starts it again
 	Since   time.Time `json:"since"`             // of the last change of Active
 
 	Revision int64 `json:"-"`

@@ -23,6 +23,8 @@ type View struct {
 	Metadata   map[string]map[string]string    // machine, then key: set by operators
 	Reboots    map[string]reboot.Semaphore     // by group of machines
 	Orders     map[string]Order                // by machine
+	Avoid      map[string]map[string]Avoid     // unit, then machine
+	Done       map[string]Done                 // by unit
 	Rebalance  *Rebalance                      // nil: none is ordered
 	Leader     string                          // machine ID, empty for none
 }
@@ -31,8 +33,7 @@ func newView() *View {
 	return &View{
 		Units: map[string]Unit{}, Machines: map[string]Machine{}, Known: map[string]Machine{},
 		Placements: map[string]map[string]Placement{}, States: map[string]map[string]State{}, Metadata: map[string]map[string]string{},
-		Reboots: map[string]reboot.Semaphore{},
-		Orders:  map[string]Order{},
+		Reboots: map[string]reboot.Semaphore{}, Orders: map[string]Order{}, Avoid: map[string]map[string]Avoid{}, Done: map[string]Done{},
 	}
 }
 
@@ -137,6 +138,11 @@ func (e *editor) apply(key string, kv *mvccpb.KeyValue, deleted bool) error {
 	}
 	dir, rest := splitKey(key)
 	switch dir + "/" {
+	case dirAvoid:
+		unit, machine := splitKey(rest)
+		return setPair(e, &e.Avoid, unit, machine, kv, deleted, func(*Avoid) {})
+	case dirDone:
+		return set(e, &e.Done, rest, kv, deleted, func(*Done) {})
 	case dirOrders:
 		return set(e, &e.Orders, rest, kv, deleted, func(o *Order) { o.Revision = kv.ModRevision })
 	case dirUnits:

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -156,6 +157,16 @@ func (m *Manager) Stop(ctx context.Context, name string) (wait Wait, err error) 
 // Restart asks systemd to stop a unit, if it runs, and to start it.
 func (m *Manager) Restart(ctx context.Context, name string) (wait Wait, err error) {
 	return m.job(ctx, "restarting", "RestartUnit", name)
+}
+
+// Kill ends all processes of a unit at once. That systemd does not know the
+// unit is no error.
+func (m *Manager) Kill(ctx context.Context, name string) error {
+	err := m.call(ctx, "KillUnit", name, "all", int32(syscall.SIGKILL)).Err
+	if err != nil && !isNoSuchUnit(err) {
+		return fmt.Errorf("killing %s: %w", name, err)
+	}
+	return nil
 }
 
 // Wait returns a job's result when it has ended. Its error is ctx's, or

@@ -30,6 +30,7 @@ type Spec struct {
 	Reserve   Reservations   // what it takes of its machine
 	Spread    string         // host or a metadata key over whose values its like are spread
 	Machine   []Requirement  // conditions on metadata and facts, which all must be met
+	Life                     // how it lives
 
 	// systemd's [Install], which the agent enables.
 	WantedBy, RequiredBy []string
@@ -84,6 +85,7 @@ var (
 	plasmidOptions = []string{
 		"App", "Container", "Images", "Ready", "ReadyInterval", "ReadyTimeout", "Register",
 		"Cpu", "Memory", "Ports", "Spread", "Machine",
+		"Retries", "RunOnce", "Singleton", "After", "Requires", "Update",
 	}
 )
 
@@ -248,6 +250,9 @@ func (s *Spec) setPlasmid(name, value string, ready *string) error {
 		if known, err := s.setPlacing(name, value); known {
 			return err
 		}
+		if known, err := s.setLife(name, value); known {
+			return err
+		}
 		return fmt.Errorf("there is no such option in [X-Plasmid]%s", Suggest(name, plasmidOptions))
 	}
 	return nil
@@ -284,7 +289,7 @@ func (s *Spec) check() error {
 	if len(s.Register) > 0 && s.App == "" {
 		return errors.New("Register= needs App=: its keys are under /apps/<App>/")
 	}
-	return nil
+	return s.checkLife()
 }
 
 // ConflictsWith returns the glob by which the unit shares no machine with the
