@@ -193,3 +193,29 @@ func TestNoGateNeeded(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Ansible goes the same way: to a gate directly, to the others through it.
+func TestInventoryByWayOfAGate(t *testing.T) {
+	a := testAccess(t)
+	if err := a.keepGates("t-edge-1", &gate{"t-edge-1", "203.0.113.5:22", "key"}); err != nil {
+		t.Fatal(err)
+	}
+	inv, err := a.Inventory([]plan.Observed{
+		{Name: "t-edge-1", Group: "edge", PrivateIPv4: "10.0.0.5", PublicIPv4: "203.0.113.5"},
+		{Name: "t-core-1", Group: "core", PrivateIPv4: "10.0.0.6"},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vars := inv["_meta"].(map[string]any)["hostvars"].(map[string]map[string]any)
+	if h := vars["t-edge-1"]["ansible_host"]; h != "203.0.113.5" {
+		t.Errorf("the gate is reached at %v", h)
+	}
+	inside := vars["t-core-1"]
+	if h, args := inside["ansible_host"], inside["ansible_ssh_common_args"].(string); h != "10.0.0.6" || !strings.Contains(args, `ProxyCommand="ssh -i `) || !strings.Contains(args, "-W %h:%p core@203.0.113.5") {
+		t.Errorf("%v %v", h, args)
+	}
+	if args := vars["t-edge-1"]["ansible_ssh_common_args"].(string); strings.Contains(args, "ProxyCommand") {
+		t.Error(args)
+	}
+}

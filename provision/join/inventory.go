@@ -3,6 +3,7 @@ package join
 import (
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 
@@ -20,7 +21,11 @@ type inventoryGroup struct {
 
 // Inventory lists the machines by node group, and the etcd members in a group
 // "etcd". A machine without an address is left out.
-func (a *Access) Inventory(machines []plan.Observed, members []plan.Member) Inventory {
+func (a *Access) Inventory(machines []plan.Observed, members []plan.Member) (Inventory, error) {
+	gates, err := a.gates()
+	if err != nil {
+		return nil, err
+	}
 	voters := map[string]bool{}
 	for _, m := range members {
 		voters[m.Name] = m.Etcd
@@ -37,11 +42,12 @@ func (a *Access) Inventory(machines []plan.Observed, members []plan.Member) Inve
 		if voters[m.Name] {
 			groups["etcd"] = append(groups["etcd"], m.Name)
 		}
+		host, way := a.way(m, gates)
 		hostvars[m.Name] = map[string]any{
-			"ansible_host":                 m.PrivateIPv4,
+			"ansible_host":                 host,
 			"ansible_user":                 LoginUser,
 			"ansible_ssh_private_key_file": a.file("ssh_ed25519"),
-			"ansible_ssh_common_args":      fmt.Sprintf("-o UserKnownHostsFile=%s -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes", a.file("known_hosts")),
+			"ansible_ssh_common_args":      strings.Join(append(a.sshOptions(), way...), " "),
 			"ansible_python_interpreter":   "/usr/bin/python3",
 			"plasmid_image":                m.Image,
 			"plasmid_group":                m.Group,
@@ -51,5 +57,25 @@ func (a *Access) Inventory(machines []plan.Observed, members []plan.Member) Inve
 	for _, g := range slices.Sorted(maps.Keys(groups)) {
 		inv[g] = inventoryGroup{groups[g]}
 	}
-	return inv
+	return inv, nil
+}
+
+func (a *Access) sshOptions() []string {
+	return []string{"-o UserKnownHostsFile=" + a.file("known_hosts"), "-o StrictHostKeyChecking=yes", "-o IdentitiesOnly=yes"}
+}
+
+// way is the address by which ssh(1) reaches a machine, and the options that it
+// needs for that: by way of a gate, to what has no public address.
+func (a *Access) way(m plan.Observed, gates []gate) (host string, options []string) {
+	for _, g := range gates {
+		if g.Name == m.Name {
+			return m.PublicIPv4, nil
+		}
+	}
+	if len(gates) == 0 {
+		return m.PrivateIPv4, nil
+	}
+	gate, port, _ := net.SplitHostPort(gates[0].Address)
+	through := fmt.Sprintf("ssh -i %s %s -p %s -W %%h:%%p %s@%s", a.file("ssh_ed25519"), strings.Join(a.sshOptions(), " "), port, LoginUser, gate)
+	return m.PrivateIPv4, []string{fmt.Sprintf("-o ProxyCommand=%q", through)}
 }
