@@ -22,10 +22,6 @@ type inventoryGroup struct {
 // Inventory lists the machines by node group, and the etcd members in a group
 // "etcd". A machine without an address is left out.
 func (a *Access) Inventory(machines []plan.Observed, members []plan.Member) (Inventory, error) {
-	gates, err := a.gates()
-	if err != nil {
-		return nil, err
-	}
 	voters := map[string]bool{}
 	for _, m := range members {
 		voters[m.Name] = m.Etcd
@@ -42,12 +38,19 @@ func (a *Access) Inventory(machines []plan.Observed, members []plan.Member) (Inv
 		if voters[m.Name] {
 			groups["etcd"] = append(groups["etcd"], m.Name)
 		}
-		host, way := a.way(m, gates)
+		host, proxy, err := a.Way(m.Name, m.PrivateIPv4)
+		if err != nil {
+			return nil, err
+		}
+		options := a.sshOptions()
+		if proxy != "" {
+			options = append(options, fmt.Sprintf("-o ProxyCommand=%q", proxy))
+		}
 		hostvars[m.Name] = map[string]any{
 			"ansible_host":                 host,
 			"ansible_user":                 LoginUser,
 			"ansible_ssh_private_key_file": a.file("ssh_ed25519"),
-			"ansible_ssh_common_args":      strings.Join(append(a.sshOptions(), way...), " "),
+			"ansible_ssh_common_args":      strings.Join(options, " "),
 			"ansible_python_interpreter":   "/usr/bin/python3",
 			"plasmid_image":                m.Image,
 			"plasmid_group":                m.Group,
@@ -64,18 +67,20 @@ func (a *Access) sshOptions() []string {
 	return []string{"-o UserKnownHostsFile=" + a.file("known_hosts"), "-o StrictHostKeyChecking=yes", "-o IdentitiesOnly=yes"}
 }
 
-// way is the address by which ssh(1) reaches a machine, and the options that it
-// needs for that: by way of a gate, to what has no public address.
-func (a *Access) way(m plan.Observed, gates []gate) (host string, options []string) {
+// Way is the address by which ssh(1) reaches a machine that has an address on the
+// machines' own network, and the command that goes there by way of a gate;
+// empty for a direct way.
+func (a *Access) Way(name, private string) (host, proxy string, err error) {
+	gates, err := a.gates()
+	if err != nil || len(gates) == 0 {
+		return private, "", err
+	}
 	for _, g := range gates {
-		if g.Name == m.Name {
-			return m.PublicIPv4, nil
+		if g.Name == name {
+			host, _, err = net.SplitHostPort(g.Address)
+			return host, "", err
 		}
 	}
-	if len(gates) == 0 {
-		return m.PrivateIPv4, nil
-	}
-	gate, port, _ := net.SplitHostPort(gates[0].Address)
-	through := fmt.Sprintf("ssh -i %s %s -p %s -W %%h:%%p %s@%s", a.file("ssh_ed25519"), strings.Join(a.sshOptions(), " "), port, LoginUser, gate)
-	return m.PrivateIPv4, []string{fmt.Sprintf("-o ProxyCommand=%q", through)}
+	gate, port, err := net.SplitHostPort(gates[0].Address)
+	return private, fmt.Sprintf("ssh -i %s %s -p %s -W %%h:%%p %s@%s", a.file("ssh_ed25519"), strings.Join(a.sshOptions(), " "), port, LoginUser, gate), err
 }
