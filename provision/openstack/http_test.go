@@ -102,6 +102,25 @@ func TestRoutersOfEveryKind(t *testing.T) {
 	}
 }
 
+// The answer to adding a router's interface was lost: the call is made again,
+// and refused.
+func TestLinkThatIsThereAlready(t *testing.T) {
+	s := &services{answers: map[string][]string{
+		"GET /network/ports":                          {`200 {"ports": []}`, `200 {"ports": [{"id": "p", "device_owner": "network:router_interface", "device_id": "r", "fixed_ips": [{"subnet_id": "s"}]}]}`},
+		"PUT /network/routers/r/add_router_interface": {`400 {"NeutronError": {"type": "BadRequest", "message": "Bad router request: Router already has a port on subnet s."}}`},
+	}}
+	p := s.provider(madeNetwork)
+	p.state = &state{Networks: []network{{named("n", "")}}, Subnets: []subnet{{object: named("s", "")}}, Routers: []router{{object: named("r", "")}}}
+	synctest.Test(t, func(t *testing.T) {
+		if err := p.Do(t.Context(), plan.Step{Action: plan.Create, Kind: kindLink, Name: "c"}); err != nil {
+			t.Error(err)
+		}
+	})
+	if len(p.state.Links) != 1 {
+		t.Errorf("%+v", p.state.Links)
+	}
+}
+
 // What services return that is not the cluster's, because they do not know the
 // filter or use it loosely, is not deleted.
 func TestFiltersAreNotTrusted(t *testing.T) {
