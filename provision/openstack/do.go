@@ -158,21 +158,14 @@ func (p *Provider) updateRouter(ctx context.Context, _ plan.Step) error {
 // createLink joins the subnet to the router. Neutron refuses to do it twice.
 func (p *Provider) createLink(ctx context.Context, _ plan.Step) error {
 	pl := p.planner()
-	find := func(ctx context.Context) ([]link, error) {
-		list, err := p.c.links(ctx, pl.s.networkID(p.o))
-		return slices.DeleteFunc(list, func(l link) bool { return l.Router != pl.routerID() }), err
-	}
 	l, err := maker[link]{
 		what: "router interface",
-		find: find,
+		find: func(ctx context.Context) ([]link, error) {
+			list, err := p.c.links(ctx, pl.s.networkID(p.o))
+			return slices.DeleteFunc(list, func(l link) bool { return l.Router != pl.routerID() }), err
+		},
 		create: func(ctx context.Context) (link, error) {
 			i, err := routers.AddInterface(ctx, p.c.network, pl.routerID(), routers.AddInterfaceOpts{SubnetID: pl.s.subnetID(p.o)}).Extract()
-			if hasCode(err, 400) {
-				// So it is answered when the first answer was lost.
-				if found, e := find(ctx); e == nil && len(found) > 0 {
-					return found[0], nil
-				}
-			}
 			if err != nil {
 				return link{}, err
 			}

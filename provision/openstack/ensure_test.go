@@ -79,6 +79,7 @@ func TestEnsure(t *testing.T) {
 		{"made, and the answer was an error", shelf{creates: []func(*shelf) (string, error){fails(code(502, ""), "a")}}, "a", 1, "", ""},
 		{"not made, and the answer was lost", shelf{creates: []func(*shelf) (string, error){fails(cut), fails(cut), puts("a")}}, "a", 3, "", ""},
 		{"busy", shelf{creates: []func(*shelf) (string, error){fails(code(409, `{"x": {"message": "in use"}}`)), puts("a")}}, "a", 2, "", ""},
+		{"refused, since it is there", shelf{creates: []func(*shelf) (string, error){fails(code(400, `{"NeutronError": {"message": "overlaps with another subnet"}}`), "a")}}, "a", 1, "", ""},
 		{"refused", shelf{creates: []func(*shelf) (string, error){fails(code(400, `{"badRequest": {"message": "no such key"}}`))}}, "", 1, "", "no such key"},
 		{"no room", shelf{creates: []func(*shelf) (string, error){fails(code(409, `{"NeutronError": {"type": "OverQuota", "message": "Quota exceeded"}}`))}}, "", 1, "", "Quota exceeded"},
 		{"broken for good", shelf{creates: []func(*shelf) (string, error){fails(code(500, ""))}}, "", ensureTries, "", "Internal Server Error"},
