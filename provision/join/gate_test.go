@@ -219,3 +219,27 @@ func TestInventoryByWayOfAGate(t *testing.T) {
 		t.Error(args)
 	}
 }
+
+// etcd's client, with its TLS, goes by way of a gate too.
+func testEtcdThroughAGate(t *testing.T, l *lab) {
+	g := newGate(t, l.access.AuthorizedKey())
+	if err := l.access.keepGates("gate", &gate{"gate", g.addr, string(ssh.MarshalAuthorizedKey(g.key))}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.access.keepGates("gate", nil); err != nil {
+			t.Error(err)
+		}
+	}()
+	s, err := l.access.openStore(deadline(t), []string{l.node(1).address, l.node(2).address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Ping(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	if g.through.Load() == 0 {
+		t.Error("nothing went through the gate")
+	}
+}
