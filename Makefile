@@ -64,7 +64,7 @@ lint: ## gofmt, go vet, shellcheck, and golangci-lint if it is there
 		[ -z "$$unformatted" ] || { echo "gofmt: $$unformatted" >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./test/...
-	$(GO) vet -tags openstack ./test/openstack
+	$(GO) vet -tags openstack ./test/openstack ./provision/openstack
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run test/run; fi
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; fi
 

@@ -349,7 +349,7 @@ func TestUserData(t *testing.T) {
 			t.Errorf("no %q in %s", s, data)
 		}
 	}
-	if data := string(userData(nil, "")); strings.Contains(data, "bootcmd") {
+	if data := string(userData(nil, "")); strings.Contains(data, "MACAddress") {
 		t.Error(data)
 	}
 }
