@@ -54,12 +54,17 @@ demo-down: build ## take the demo down; nothing is left
 test: deps build ## everything the tests need, and the tests
 	test/run
 
+.PHONY: test-openstack
+test-openstack: deps ## the OpenStack provider against a real OpenStack, made on this machine
+	test/openstack/run
+
 .PHONY: lint
 lint: ## gofmt, go vet, shellcheck, and golangci-lint if it is there
 	@unformatted=$$(gofmt -l cmd image internal provision runtime test); \
 		[ -z "$$unformatted" ] || { echo "gofmt: $$unformatted" >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./test/...
+	$(GO) vet -tags openstack ./test/openstack ./provision/openstack
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run test/run; fi
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; fi
 

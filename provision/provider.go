@@ -28,7 +28,7 @@ type Provider interface {
 // its own.
 type Refiner interface {
 	// Refine returns the plan with the provider's steps in it. It builds upon
-	// what Observe saw last.
+	// what Observe saw last. No machine is wanted where all is to go.
 	Refine(in plan.Input, p plan.Plan) plan.Plan
 }
 

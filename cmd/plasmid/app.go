@@ -46,7 +46,7 @@ func deployApps(ctx context.Context, g *globals, c *cluster, skip bool, log *pro
 	for _, h := range hosts {
 		endpoints = append(endpoints, "https://"+h)
 	}
-	cl, err := client.New(client.Config{Endpoints: endpoints, TLS: c.access.ClientTLS()})
+	cl, err := client.New(client.Config{Endpoints: endpoints, TLS: c.access.ClientTLS(), Via: c.access.DialContext})
 	if err != nil {
 		return nil, err
 	}

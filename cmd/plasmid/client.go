@@ -54,7 +54,7 @@ func (g *globals) Client() (*client.Client, error) {
 	for _, h := range hosts {
 		endpoints = append(endpoints, "https://"+h)
 	}
-	return client.New(client.Config{Endpoints: endpoints, TLS: a.ClientTLS()})
+	return client.New(client.Config{Endpoints: endpoints, TLS: a.ClientTLS(), Via: a.DialContext})
 }
 
 // ownTLS is what --cert-file and its kin give, or nil.

@@ -48,7 +48,7 @@ func (g *globals) cluster(ctx context.Context, create bool) (*cluster, error) {
 	if c.provider, err = g.provider(ctx, cfg, c.access); err != nil {
 		return nil, err
 	}
-	c.joiner = &join.Joiner{Access: c.access, Cluster: cfg.Name, Lease: cfg.Lease, Reboot: reboots(cfg), Machines: c.provider}
+	c.joiner = &join.Joiner{Access: c.access, Cluster: cfg.Name, Lease: cfg.Lease, Reboot: reboots(cfg), Machines: c.provider, Gates: cfg.Provider.OpenStack != nil}
 	return c, nil
 }
 

@@ -53,6 +53,7 @@ func down(cmd *cobra.Command, g *globals) error {
 	// What is left of a network may not look like one: it was cut off, or the
 	// host was rebooted.
 	in.Network = in.Network || len(left) > 0
+	in.Wanted = nil
 	p := c.refine(in, plan.Destroy(in))
 	if !p.Empty() {
 		printPlan(cmd.ErrOrStderr(), p, nil)

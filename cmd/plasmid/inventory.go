@@ -31,7 +31,11 @@ how to log in to each machine. playbooks/inventory is such a script.`,
 			if err != nil {
 				return err
 			}
-			return printJSON(cmd.OutOrStdout(), a.Inventory(in.Observed, in.Members))
+			inv, err := a.Inventory(in.Observed, in.Members)
+			if err != nil {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), inv)
 		},
 	}
 	f := cmd.Flags()

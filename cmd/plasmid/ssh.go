@@ -144,7 +144,14 @@ func pickMachine(ms []api.Machine, name string) (m api.Machine, found bool, err 
 func (g *globals) runSSH(cmd *cobra.Command, f *sshFlags, t sshTarget, args []string) error {
 	hosts := g.knownHosts()
 	addr := net.JoinHostPort(t.address, strconv.Itoa(f.port))
-	if g.Tunnel == "" {
+	way := ""
+	if a, err := g.access(); err == nil && g.Tunnel == "" {
+		if t.address, way, err = a.Way(t.name, t.address); err != nil {
+			return err
+		}
+		addr = net.JoinHostPort(t.address, strconv.Itoa(f.port))
+	}
+	if g.Tunnel == "" && way == "" {
 		// Asked here, so that it is the same question as for a tunnel and
 		// can be answered by a program. Behind a tunnel ssh(1) asks.
 		if err := remote.CheckHost(cmd.Context(), addr, hosts, g.sshTimeout()); err != nil {
@@ -160,6 +167,9 @@ func (g *globals) runSSH(cmd *cobra.Command, f *sshFlags, t sshTarget, args []st
 		proxy := append([]string{"ssh"}, g.sshOptions(hosts)...)
 		proxy = append(proxy, "-p", port, "-W", "'[%h]:%p'", host)
 		line = append(line, "-o", "ProxyCommand="+strings.Join(proxy, " "))
+	}
+	if way != "" {
+		line = append(line, "-o", "ProxyCommand="+way)
 	}
 	if f.forwardAgent {
 		line = append(line, "-A")

@@ -129,7 +129,7 @@ func Dial(ctx context.Context, l Login) (*ssh.Client, error) {
 	if !l.KnownHosts.Any {
 		config.HostKeyAlgorithms = l.KnownHosts.known(l.Address)
 	}
-	client, err := dial(ctx, l.Address, config)
+	client, err := dial(ctx, nil, l.Address, config)
 	if err != nil && strings.Contains(err.Error(), "unable to authenticate") {
 		return nil, fmt.Errorf("%s does not let %s in with any of %s", l.Address, l.User, l.offered())
 	}
@@ -199,7 +199,7 @@ func CheckHost(ctx context.Context, address string, k *KnownHosts, timeout time.
 	if !k.Any {
 		config.HostKeyAlgorithms = k.known(address)
 	}
-	c, err := dial(ctx, address, config)
+	c, err := dial(ctx, nil, address, config)
 	switch {
 	case failed != nil:
 		return failed

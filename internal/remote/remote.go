@@ -28,7 +28,11 @@ type Target struct {
 	User    string // may become root by sudo without a password
 	Key     ssh.Signer
 	HostKey ssh.PublicKey // no other is accepted
+	Dial    Dialer        // the way there; nil: a direct one
 }
+
+// Dialer connects to an address, by way of another machine say.
+type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Conn is a connection to a machine.
 type Conn struct {
@@ -52,7 +56,7 @@ func Connect(ctx context.Context, t Target) (*Conn, error) {
 		Timeout:           dialTimeout,
 	}
 	for {
-		client, err := dial(ctx, t.Address, config)
+		client, err := dial(ctx, t.Dial, t.Address, config)
 		if err == nil {
 			return &Conn{client, t.Name}, nil
 		}
@@ -77,9 +81,11 @@ func (e *HostKeyError) Error() string {
 		ssh.FingerprintSHA256(e.Got), ssh.FingerprintSHA256(e.Pinned))
 }
 
-func dial(ctx context.Context, addr string, config *ssh.ClientConfig) (*ssh.Client, error) {
-	d := net.Dialer{Timeout: config.Timeout}
-	conn, err := d.DialContext(ctx, "tcp", addr)
+func dial(ctx context.Context, to Dialer, addr string, config *ssh.ClientConfig) (*ssh.Client, error) {
+	if to == nil {
+		to = (&net.Dialer{Timeout: config.Timeout}).DialContext
+	}
+	conn, err := to(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}

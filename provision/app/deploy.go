@@ -50,7 +50,7 @@ func Deploy(ctx context.Context, c Cluster, a *App, builds []Built) (Result, err
 	refs := map[string]string{}
 	http := &http.Client{Transport: &http.Transport{
 		TLSClientConfig: c.Access.ClientTLS(), MaxIdleConnsPerHost: 4,
-		DialContext: (&net.Dialer{Timeout: dialTimeout}).DialContext, TLSHandshakeTimeout: dialTimeout,
+		DialContext: c.Access.DialContext, TLSHandshakeTimeout: dialTimeout,
 	}}
 	defer http.CloseIdleConnections()
 	for _, b := range builds {

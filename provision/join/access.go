@@ -35,6 +35,7 @@ type Access struct {
 	admin   tls.Certificate
 	sshKey  ssh.Signer
 	sshLine string
+	tunnels tunnels
 }
 
 // ErrNoAccess means that the operator has no keys of the cluster.

@@ -22,7 +22,7 @@ func (a *Access) openStore(ctx context.Context, addresses []string) (*store.Stor
 	for i, addr := range addresses {
 		endpoints[i] = "https://" + addr + ":2379"
 	}
-	return store.Open(ctx, store.Config{Endpoints: endpoints, TLS: a.ClientTLS()})
+	return store.Open(ctx, store.Config{Endpoints: endpoints, TLS: a.ClientTLS(), DialOptions: a.etcdOptions()})
 }
 
 const (

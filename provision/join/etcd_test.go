@@ -243,6 +243,8 @@ func TestEtcdMembership(t *testing.T) {
 
 	t.Run("access control", func(t *testing.T) { testAccessControl(t, l) })
 
+	t.Run("by way of a gate", func(t *testing.T) { testEtcdThroughAGate(t, l) })
+
 	t.Run("three to five", func(t *testing.T) {
 		start := time.Now()
 		l.grow(c, 4)

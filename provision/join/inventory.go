@@ -3,6 +3,7 @@ package join
 import (
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 
@@ -20,7 +21,7 @@ type inventoryGroup struct {
 
 // Inventory lists the machines by node group, and the etcd members in a group
 // "etcd". A machine without an address is left out.
-func (a *Access) Inventory(machines []plan.Observed, members []plan.Member) Inventory {
+func (a *Access) Inventory(machines []plan.Observed, members []plan.Member) (Inventory, error) {
 	voters := map[string]bool{}
 	for _, m := range members {
 		voters[m.Name] = m.Etcd
@@ -37,11 +38,19 @@ func (a *Access) Inventory(machines []plan.Observed, members []plan.Member) Inve
 		if voters[m.Name] {
 			groups["etcd"] = append(groups["etcd"], m.Name)
 		}
+		host, proxy, err := a.Way(m.Name, m.PrivateIPv4)
+		if err != nil {
+			return nil, err
+		}
+		options := a.sshOptions()
+		if proxy != "" {
+			options = append(options, fmt.Sprintf("-o ProxyCommand=%q", proxy))
+		}
 		hostvars[m.Name] = map[string]any{
-			"ansible_host":                 m.PrivateIPv4,
+			"ansible_host":                 host,
 			"ansible_user":                 LoginUser,
 			"ansible_ssh_private_key_file": a.file("ssh_ed25519"),
-			"ansible_ssh_common_args":      fmt.Sprintf("-o UserKnownHostsFile=%s -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes", a.file("known_hosts")),
+			"ansible_ssh_common_args":      strings.Join(options, " "),
 			"ansible_python_interpreter":   "/usr/bin/python3",
 			"plasmid_image":                m.Image,
 			"plasmid_group":                m.Group,
@@ -51,5 +60,27 @@ func (a *Access) Inventory(machines []plan.Observed, members []plan.Member) Inve
 	for _, g := range slices.Sorted(maps.Keys(groups)) {
 		inv[g] = inventoryGroup{groups[g]}
 	}
-	return inv
+	return inv, nil
+}
+
+func (a *Access) sshOptions() []string {
+	return []string{"-o UserKnownHostsFile=" + a.file("known_hosts"), "-o StrictHostKeyChecking=yes", "-o IdentitiesOnly=yes"}
+}
+
+// Way is the address by which ssh(1) reaches a machine that has an address on the
+// machines' own network, and the command that goes there by way of a gate;
+// empty for a direct way.
+func (a *Access) Way(name, private string) (host, proxy string, err error) {
+	gates, err := a.gates()
+	if err != nil || len(gates) == 0 {
+		return private, "", err
+	}
+	for _, g := range gates {
+		if g.Name == name {
+			host, _, err = net.SplitHostPort(g.Address)
+			return host, "", err
+		}
+	}
+	gate, port, err := net.SplitHostPort(gates[0].Address)
+	return private, fmt.Sprintf("ssh -i %s %s -p %s -W %%h:%%p %s@%s", a.file("ssh_ed25519"), strings.Join(a.sshOptions(), " "), port, LoginUser, gate), err
 }

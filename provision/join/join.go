@@ -41,13 +41,19 @@ type Joiner struct {
 	// members must know of each other before any of them runs.
 	Wanted []plan.Machine
 
+	// Gates says that machines are reached from outside by SSH alone, and those
+	// without a public address by way of those that have one.
+	Gates bool
+
+	gating  sync.Mutex // over looking for the first gate
 	mu      sync.Mutex // over members.json; never held while waiting for a machine
 	secured sync.Mutex // over making the new etcd ours
 }
 
 // Deadlines of the parts of joining.
 const (
-	bootTimeout = 5 * time.Minute // until a machine lets us log in
+	// bootTimeout is until a machine lets us log in: without KVM, minutes.
+	bootTimeout = 15 * time.Minute
 	etcdTimeout = 2 * time.Minute
 	apiTimeout  = time.Minute
 )
@@ -162,7 +168,7 @@ func (j *Joiner) join(ctx context.Context, m plan.Machine) error {
 	if err != nil {
 		return err
 	}
-	conn, err := j.logIn(ctx, m.Name, at.PrivateIPv4)
+	conn, err := j.logIn(ctx, at)
 	if err != nil {
 		return err
 	}
@@ -232,20 +238,22 @@ func (j *Joiner) observed(ctx context.Context, name string) (plan.Observed, erro
 }
 
 // logIn connects as soon as the machine has booted.
-func (j *Joiner) logIn(ctx context.Context, name, address string) (*remote.Conn, error) {
+func (j *Joiner) logIn(ctx context.Context, at plan.Observed) (*remote.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
-	pinned, err := j.Machines.HostKey(ctx, name)
+	if j.Gates && at.PublicIPv4 != "" {
+		return j.logInFromOutside(ctx, at)
+	}
+	if j.Gates {
+		if err := j.openGates(ctx); err != nil {
+			return nil, err
+		}
+	}
+	pinned, err := j.pin(ctx, at.Name, at.PrivateIPv4)
 	if err != nil {
 		return nil, err
 	}
-	j.mu.Lock()
-	err = j.Access.writeKnownHosts(map[string]ssh.PublicKey{address: pinned})
-	j.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	return j.Access.connect(ctx, name, net.JoinHostPort(address, "22"), pinned)
+	return j.Access.connect(ctx, at.Name, net.JoinHostPort(at.PrivateIPv4, sshPort), pinned, j.Access.DialContext)
 }
 
 // ask runs a command that reads and writes JSON.
@@ -360,7 +368,7 @@ func (j *Joiner) settleEtcd(ctx context.Context, m plan.Machine, address string,
 	defer s.Close()
 	if !first {
 		return promote(ctx, s.Client(), m.Name, address, func(leader string) (*clientv3.Client, error) {
-			return clientv3.New(clientv3.Config{Endpoints: []string{clientURL(leader)}, TLS: j.Access.ClientTLS(), Logger: zap.NewNop()})
+			return clientv3.New(clientv3.Config{Endpoints: []string{clientURL(leader)}, TLS: j.Access.ClientTLS(), Logger: zap.NewNop(), DialOptions: j.Access.etcdOptions()})
 		})
 	}
 	if err := retry(ctx, func() error { return s.Ping(ctx) }); err != nil {
@@ -379,7 +387,7 @@ func (j *Joiner) settleEtcd(ctx context.Context, m plan.Machine, address string,
 func (j *Joiner) awaitAPI(ctx context.Context, conn *remote.Conn, address string) error {
 	wait, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: j.Access.ClientTLS()}, Timeout: 2 * time.Second}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: j.Access.ClientTLS(), DialContext: j.Access.DialContext}, Timeout: 2 * time.Second}
 	defer client.CloseIdleConnections()
 	url := "https://" + net.JoinHostPort(address, strconv.Itoa(node.APIPort)) + "/plasmid/v1/health"
 	err := retry(wait, func() error {
@@ -448,7 +456,7 @@ func (j *Joiner) leave(ctx context.Context, name string) error {
 		return err
 	}
 	delete(members, name)
-	return j.Access.saveMembers(members)
+	return errors.Join(j.Access.saveMembers(members), j.Access.keepGates(name, nil))
 }
 
 // Endpoints are where the cluster's API answers.

@@ -16,9 +16,9 @@ import (
 const LoginUser = "core"
 
 // connect logs in as soon as the machine lets it, until ctx ends. Only the
-// pinned host key is taken.
-func (a *Access) connect(ctx context.Context, name, addr string, pinned ssh.PublicKey) (*remote.Conn, error) {
-	return remote.Connect(ctx, remote.Target{Name: name, Address: addr, User: LoginUser, Key: a.sshKey, HostKey: pinned})
+// pinned host key is taken. dial is the way there, nil for a direct one.
+func (a *Access) connect(ctx context.Context, name, addr string, pinned ssh.PublicKey, dial remote.Dialer) (*remote.Conn, error) {
+	return remote.Connect(ctx, remote.Target{Name: name, Address: addr, User: LoginUser, Key: a.sshKey, HostKey: pinned, Dial: dial})
 }
 
 // writeKnownHosts lists the pinned host keys for ssh(1).

@@ -88,5 +88,8 @@ func inRegion(region string) string {
 	return " in region " + region
 }
 
+// Project is the ID of the project; empty if the token does not say.
+func (c *Client) Project() string { return c.project }
+
 // Calls is how many calls were made, those included that were made again.
 func (c *Client) Calls() int64 { return c.calls.Load() }

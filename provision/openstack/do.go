@@ -69,6 +69,7 @@ func (p *Provider) change(f func(*state)) {
 	s := *p.state // readers keep the old one
 	f(&s)
 	p.state = &s
+	p.changes++
 }
 
 func (p *Provider) createNetwork(ctx context.Context, _ plan.Step) error {

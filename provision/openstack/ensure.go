@@ -60,6 +60,10 @@ func (m maker[T]) ensure(ctx context.Context) (T, error) {
 			if last = said(err); undecided(err) && ctx.Err() == nil {
 				continue
 			}
+			// What is refused may be refused because it is there by now.
+			if found, e := m.find(ctx); e == nil && len(found) > 0 {
+				return found[0], nil
+			}
 			return none, last
 		}
 		if found, err = m.find(ctx); err != nil || len(found) < 2 || m.id(found[0]) == m.id(made) {

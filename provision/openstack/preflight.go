@@ -137,7 +137,7 @@ func (p planner) check(pl plan.Plan, f facts) (uses []string, found Findings) {
 		if !known || q.Limit < 0 {
 			continue
 		}
-		uses = append(uses, fmt.Sprintf("%d %s: %d of %d are used", need[k], k, q.Used, q.Limit))
+		uses = append(uses, fmt.Sprintf("%s: %d, and %d of %d are used", k, need[k], q.Used, q.Limit))
 		if free := q.Limit - q.Used; need[k] > free {
 			add("the plan needs %d more %s, and the project's quota has room for %d (%d of %d used)",
 				fmt.Sprintf("Free some, or ask for a higher quota %q.", q.Name), need[k], k, max(0, free), q.Used, q.Limit)

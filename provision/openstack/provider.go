@@ -20,8 +20,9 @@ type Provider struct {
 	c       *Client
 	sshKeys []string
 
-	mu    sync.Mutex
-	state *state // as last seen, and as steps changed what machines share
+	mu      sync.Mutex
+	state   *state // as last seen, and as steps changed what machines share
+	changes int    // that steps made to state
 
 	poll    poller
 	flavors known // IDs by name
@@ -47,15 +48,19 @@ func (p *Provider) planner() planner {
 // Observe finds all that carries the cluster's mark. The network counts as
 // there if all that machines share is as wanted.
 func (p *Provider) Observe(ctx context.Context) (bool, []plan.Observed, error) {
+	p.mu.Lock()
+	before := p.changes
+	p.mu.Unlock()
 	s, err := p.c.observe(ctx, p.cluster)
 	if err != nil {
 		return false, nil, err
 	}
 	p.mu.Lock()
-	p.state = s
+	if p.changes == before { // else a step knows better than lists that began before it
+		p.state = s
+	}
 	p.mu.Unlock()
-	pl := p.planner()
-	return len(pl.shared()) == 0, observed(p.cluster, s), nil
+	return len(planner{p.cluster, p.o, s}.shared()) == 0, observed(p.cluster, s), nil
 }
 
 // Refine puts the provider's own small steps into a plan.

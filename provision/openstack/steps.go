@@ -172,9 +172,13 @@ func (p planner) gatewayDetail() []string {
 
 // refine puts the provider's own small steps into a plan: what machines share,
 // and the ports, volumes and addresses of machines. A machine's own steps are
-// those of its server.
+// those of its server. Where no machine is wanted, all is to go.
 func (p planner) refine(in plan.Input, pl plan.Plan) plan.Plan {
-	s := steps(p.shared())
+	destroy := len(in.Wanted) == 0
+	var s steps
+	if !destroy {
+		s = p.shared()
+	}
 	again := map[string]bool{} // machines that are made in this plan
 	touched := map[string]bool{}
 	for _, st := range pl.Steps {
@@ -184,14 +188,12 @@ func (p planner) refine(in plan.Input, pl plan.Plan) plan.Plan {
 		}
 	}
 	s = append(s, p.mend(in, touched, pl)...)
-	teardown := false
 	for _, st := range pl.Steps {
 		switch {
 		case st.Kind == plan.KindNetwork && st.Action == plan.Create:
 			// It stands for all that machines share.
 		case st.Kind == plan.KindNetwork && st.Action == plan.Delete:
 			p.teardown(&s)
-			teardown = true
 		case st.Kind == plan.KindMachine && st.Action == plan.Create:
 			p.createMachine(&s, st)
 		case st.Kind == plan.KindMachine && st.Action == plan.Delete:
@@ -200,7 +202,7 @@ func (p planner) refine(in plan.Input, pl plan.Plan) plan.Plan {
 			s = append(s, st)
 		}
 	}
-	if !teardown { // which deletes all of a name
+	if !destroy { // else all of a name is deleted
 		s = append(s, p.duplicates()...)
 	}
 	return plan.Plan{Steps: tidy(s)}

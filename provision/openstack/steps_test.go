@@ -288,6 +288,13 @@ delete server group c < delete machine c-core-1, delete port c-core-1, delete ma
 `)
 }
 
+func TestDownOfNothing(t *testing.T) {
+	c := testCluster(madeNetwork, "core 1 floating")
+	p := planner{c, c.Provider.OpenStack, &state{}}
+	in := plan.Input{Cluster: "c"}
+	want(t, p.refine(in, plan.Destroy(in)), "\n")
+}
+
 // What the cluster uses and did not make is in no step that deletes.
 func TestDownLeavesWhatWasThere(t *testing.T) {
 	c := testCluster(with(madeNetwork, func(o *config.OpenStack) {
@@ -342,7 +349,7 @@ func TestUserData(t *testing.T) {
 			t.Errorf("no %q in %s", s, data)
 		}
 	}
-	if data := string(userData(nil, "")); strings.Contains(data, "bootcmd") {
+	if data := string(userData(nil, "")); strings.Contains(data, "MACAddress") {
 		t.Error(data)
 	}
 }

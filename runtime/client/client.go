@@ -30,6 +30,8 @@ type Config struct {
 	// Dial connects to the API instead, by a tunnel say. The endpoint is then
 	// a name for messages.
 	Dial func(ctx context.Context) (net.Conn, error)
+	// Via connects to the endpoints' addresses in another way than directly.
+	Via func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Client asks the endpoint that connects first, and if it fails one after the
@@ -73,8 +75,11 @@ func New(c Config) (*Client, error) {
 		default:
 			return nil, fmt.Errorf("endpoint %q is neither unix:///… nor https://…", e)
 		}
-		d := &net.Dialer{Timeout: dialTimeout}
-		dial := func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, network, address) }
+		via := (&net.Dialer{Timeout: dialTimeout}).DialContext
+		if c.Via != nil && network == "tcp" {
+			via = c.Via
+		}
+		dial := func(ctx context.Context) (net.Conn, error) { return via(ctx, network, address) }
 		if c.Dial != nil {
 			base, dial = "http://plasmid", c.Dial
 		}

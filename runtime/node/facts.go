@@ -74,12 +74,24 @@ func (f *Facts) fromInstanceData(data []byte) error {
 	}
 	meta := d.DS.MetaData.Meta
 	f.Cluster = meta["plasmid_cluster"]
-	if ip := meta["plasmid_public_ipv4"]; ip != "" {
-		if net.ParseIP(ip).To4() == nil {
-			return fmt.Errorf("%s: plasmid_public_ipv4 %q is no IPv4 address", instanceData, ip)
-		}
-		f.PublicIPv4 = ip
+	// A machine with two NICs can't tell by itself which is which.
+	if err := address(meta, "plasmid_private_ipv4", &f.PrivateIPv4); err != nil {
+		return err
 	}
+	f.PublicIPv4 = f.PrivateIPv4
+	return address(meta, "plasmid_public_ipv4", &f.PublicIPv4)
+}
+
+// address takes an address from metadata, if it is there.
+func address(meta map[string]string, key string, to *string) error {
+	ip := meta[key]
+	if ip == "" {
+		return nil
+	}
+	if net.ParseIP(ip).To4() == nil {
+		return fmt.Errorf("%s: %s %q is no IPv4 address", instanceData, key, ip)
+	}
+	*to = ip
 	return nil
 }
 

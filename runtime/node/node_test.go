@@ -11,15 +11,18 @@ import (
 
 func TestFactsFromInstanceData(t *testing.T) {
 	for _, test := range []struct {
-		name, data, public, cluster, wrong string
+		name, data, private, public, cluster, wrong string
 	}{
-		{"of a config drive", `{"ds":{"meta_data":{"meta":{"plasmid_cluster":"demo","plasmid_public_ipv4":"203.0.113.7"}}}}`, "203.0.113.7", "demo", ""},
-		{"no public address", `{"ds":{"meta_data":{"meta":{"plasmid_cluster":"demo"}}}}`, "10.0.0.1", "demo", ""},
-		{"somebody else's", `{"ds":{"meta_data":{"meta":{}}}}`, "10.0.0.1", "", ""},
-		{"no metadata", `{}`, "10.0.0.1", "", ""},
-		{"no address", `{"ds":{"meta_data":{"meta":{"plasmid_public_ipv4":"$(reboot)"}}}}`, "", "", "is no IPv4 address"},
-		{"IPv6", `{"ds":{"meta_data":{"meta":{"plasmid_public_ipv4":"2001:db8::1"}}}}`, "", "", "is no IPv4 address"},
-		{"cut off", `{"ds":`, "", "", "instance-data.json"},
+		{"of a config drive", `{"ds":{"meta_data":{"meta":{"plasmid_cluster":"demo","plasmid_public_ipv4":"203.0.113.7"}}}}`, "10.0.0.1", "203.0.113.7", "demo", ""},
+		{"no public address", `{"ds":{"meta_data":{"meta":{"plasmid_cluster":"demo"}}}}`, "10.0.0.1", "10.0.0.1", "demo", ""},
+		{"somebody else's", `{"ds":{"meta_data":{"meta":{}}}}`, "10.0.0.1", "10.0.0.1", "", ""},
+		{"no metadata", `{}`, "10.0.0.1", "10.0.0.1", "", ""},
+		{"no address", `{"ds":{"meta_data":{"meta":{"plasmid_public_ipv4":"$(reboot)"}}}}`, "", "", "", "is no IPv4 address"},
+		{"IPv6", `{"ds":{"meta_data":{"meta":{"plasmid_public_ipv4":"2001:db8::1"}}}}`, "", "", "", "is no IPv4 address"},
+		{"two NICs", `{"ds":{"meta_data":{"meta":{"plasmid_private_ipv4":"10.42.0.9","plasmid_public_ipv4":"203.0.113.7"}}}}`, "10.42.0.9", "203.0.113.7", "", ""},
+		{"private only", `{"ds":{"meta_data":{"meta":{"plasmid_private_ipv4":"10.42.0.9"}}}}`, "10.42.0.9", "10.42.0.9", "", ""},
+		{"no private address", `{"ds":{"meta_data":{"meta":{"plasmid_private_ipv4":"here"}}}}`, "", "", "", "plasmid_private_ipv4 \"here\" is no IPv4 address"},
+		{"cut off", `{"ds":`, "", "", "", "instance-data.json"},
 	} {
 		f := Facts{PrivateIPv4: "10.0.0.1", PublicIPv4: "10.0.0.1"}
 		err := f.fromInstanceData([]byte(test.data))
@@ -29,7 +32,7 @@ func TestFactsFromInstanceData(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || f.PublicIPv4 != test.public || f.Cluster != test.cluster {
+		if err != nil || f.PrivateIPv4 != test.private || f.PublicIPv4 != test.public || f.Cluster != test.cluster {
 			t.Errorf("%s: %+v %v", test.name, f, err)
 		}
 	}

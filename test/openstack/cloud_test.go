@@ -58,8 +58,8 @@ func connect(t *testing.T, cloud string) *openstack.Client {
 	return c
 }
 
-// pushImages uploads what machines run; what it uploaded goes with the test.
-var pushImages = sync.OnceValue(func() error {
+// pushImages uploads what machines run, if it is not there.
+func pushImages() error {
 	creds, err := openstack.FindCredentials("", "")
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ var pushImages = sync.OnceValue(func() error {
 		}
 	}
 	return nil
-})
+}
 
 // cluster is one of a test's own, with as much of joining as plans need: it
 // remembers who is a member.
@@ -355,4 +355,8 @@ func findings(t *testing.T, err error) string {
 		t.Fatalf("no findings: %v", err)
 	}
 	return f.Error()
+}
+
+func uploadOf(id, file string) openstack.Upload {
+	return openstack.Upload{Identity: id, File: file, Suite: "testing", VirtualGiB: 2}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/layer3/floatingips"
@@ -54,7 +55,12 @@ func TestLife(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			cl := newCluster(t, "life", c.o, c.groups...)
 			before := census(t)
-			cl.up()
+			start, calls := time.Now(), cl.client.Calls()
+			if _, err := cl.tryUp(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("up: %d API calls in %.1f s", cl.client.Calls()-calls, time.Since(start).Seconds())
+			cl.settled()
 			now := census(t)
 			for kind, n := range c.want {
 				if got := count(before, now, kind); got != n {
@@ -71,7 +77,9 @@ func TestLife(t *testing.T) {
 				}
 			}
 			metadata(t, machines)
-			t.Logf("%d API calls for planning, up, and checking", cl.client.Calls())
+			start, calls = time.Now(), cl.client.Calls()
+			cl.down()
+			t.Logf("down: %d API calls in %.1f s", cl.client.Calls()-calls, time.Since(start).Seconds())
 		})
 	}
 }
