@@ -38,8 +38,8 @@ type sim struct {
 	st     *store.Store
 	mirror *store.Mirror
 
-	mu     sync.Mutex
-	first  map[string]chan time.Time // when an agent first sees a unit
+	mu    sync.Mutex
+	first map[string]chan time.Time // when an agent first sees a unit
 }
 
 func newSim(t *testing.T) *sim {
