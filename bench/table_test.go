@@ -73,8 +73,9 @@ func quantile(ds []time.Duration, q float64) time.Duration {
 func TestMain(m *testing.M) {
 	load := loadAverage()
 	code := m.Run()
-	fmt.Printf("\n%d CPUs, %s, load %s before and %s after\n\n", runtime.NumCPU(), runtime.Version(), load, loadAverage())
-	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%d CPUs, %s, load %s before and %s after\n\n", runtime.NumCPU(), runtime.Version(), load, loadAverage())
+	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "WHAT\tMEASURED\tGOAL\tBASELINE\tRATIO\tNOTE")
 	for _, r := range table {
 		for _, f := range []*string{&r.goal, &r.baseline, &r.ratio} {
@@ -85,6 +86,11 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.what, r.value, r.goal, r.baseline, r.ratio, r.note)
 	}
 	w.Flush()
+	fmt.Print(b.String())
+	// go test shows it only with -v.
+	if err := os.WriteFile("../build/bench.txt", []byte(b.String()), 0o644); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 	os.Exit(code)
 }
 
