@@ -37,6 +37,7 @@ type Engine struct {
 	Config
 	specs    map[string]parsed // by unit name
 	names    []string          // of specs, sorted
+	last     schedule.View     // of the last pass, whose memory the next one uses
 	unplaced atomic.Pointer[map[string][]schedule.Verdict]
 	waiting  atomic.Pointer[map[string]string]
 	again    time.Duration // after what time to decide again though nothing changes; 0: not
@@ -210,7 +211,7 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 
 // input turns the store's view into the scheduler's.
 func (e *Engine) input(view *store.View, w *watchdog, now time.Time) schedule.View {
-	var in schedule.View
+	in := schedule.View{Units: e.last.Units[:0], Machines: e.last.Machines[:0], Placed: e.last.Placed[:0]}
 	e.read(view)
 	unreadable := map[string]bool{}
 	for _, name := range e.names {
@@ -279,6 +280,7 @@ func (e *Engine) input(view *store.View, w *watchdog, now time.Time) schedule.Vi
 			place(name, on)
 		}
 	}
+	e.last = in
 	return in
 }
 
