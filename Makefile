@@ -58,13 +58,21 @@ test: deps build ## everything the tests need, and the tests
 test-openstack: deps ## the OpenStack provider against a real OpenStack, made on this machine
 	test/openstack/run
 
+# Which ones: BENCH=Placement, ControlPlane or Cluster. They run alone: what else
+# the host does shows in the figures.
+BENCH ?= .
+.PHONY: bench
+bench: deps build ## measure, and print one table with baselines and ratios
+	test/run bench '$(BENCH)'
+
 .PHONY: lint
 lint: ## gofmt, go vet, shellcheck, and golangci-lint if it is there
-	@unformatted=$$(gofmt -l cmd image internal provision runtime test); \
+	@unformatted=$$(gofmt -l bench cmd image internal provision runtime test); \
 		[ -z "$$unformatted" ] || { echo "gofmt: $$unformatted" >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./test/...
 	$(GO) vet -tags openstack ./test/openstack ./provision/openstack
+	$(GO) vet -tags bench ./bench
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run test/run; fi
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; fi
 

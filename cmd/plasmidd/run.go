@@ -92,7 +92,10 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 		Machine: machine.ID, Version: version.Version, View: mirror.View, Current: mirror.Current,
 		Engine: eng.Counts, Unplaced: eng.Unplaced,
 	})
-	reboots := rebooter(c, policy, machine, st, mirror, sysd, log)
+	reboots, err := rebooter(c, policy, machine, st, mirror, sysd, log)
+	if err != nil {
+		return err
+	}
 	handler := api.New(api.Config{
 		Audit: api.JournalAudit{}, Metrics: counted.Handler(), Observe: counted.Observe,
 		Store: st, Mirror: mirror, Units: ag, Secrets: st, MachineID: machine.ID, Version: version.Version,

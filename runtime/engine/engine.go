@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +36,8 @@ type Config struct {
 type Engine struct {
 	Config
 	specs      map[string]parsed // by unit name
+	names      []string          // of specs, sorted
+	last       schedule.View     // of the last pass, whose memory the next one uses
 	unplaced   atomic.Pointer[map[string][]schedule.Verdict]
 	waiting    atomic.Pointer[map[string]string]
 	readySince since
@@ -43,9 +47,10 @@ type Engine struct {
 }
 
 type parsed struct {
-	hash string
-	spec unit.Spec
-	err  error
+	hash     string
+	spec     unit.Spec
+	template bool // there is nothing to run
+	err      error
 }
 
 // New returns an engine that does nothing yet.
@@ -235,26 +240,22 @@ func (e *Engine) settle(ctx context.Context, revision int64) error {
 
 // input turns the store's view into the scheduler's.
 func (e *Engine) input(view *store.View, w *watchdog, now time.Time) schedule.View {
-	var in schedule.View
-	for name := range e.specs {
-		if _, still := view.Units[name]; !still {
-			delete(e.specs, name)
-		}
-	}
+	in := schedule.View{Units: e.last.Units[:0], Machines: e.last.Machines[:0], Placed: e.last.Placed[:0]}
+	e.read(view)
 	unreadable := map[string]bool{}
-	for name, u := range view.Units {
-		spec, err := e.spec(u)
-		if err != nil {
+	for _, name := range e.names {
+		p, u := e.specs[name], view.Units[name]
+		if p.err != nil {
 			// The API refuses such units. One that is there all the same, by
 			// way of a newer version's API say, keeps nobody else from
 			// running, and is left where it runs.
 			unreadable[name] = true
 			continue
 		}
-		if n, err := unit.ParseName(name); err != nil || n.Template {
+		if p.template {
 			continue
 		}
-		in.Units = append(in.Units, schedule.Unit{Spec: spec, Wish: string(u.Wish), Hash: u.Hash})
+		in.Units = append(in.Units, schedule.Unit{Spec: p.spec, Wish: string(u.Wish), Hash: u.Hash})
 	}
 	seen := map[string]bool{}
 	for _, all := range []map[string]store.Machine{view.Machines, view.Known} {
@@ -282,9 +283,9 @@ func (e *Engine) input(view *store.View, w *watchdog, now time.Time) schedule.Vi
 		in.Rebalance = true
 		in.Budget = max(in.Budget, view.Rebalance.Budget)
 	}
-	for name, on := range view.Placements {
+	place := func(name string, on map[string]store.Placement) {
 		if unreadable[name] {
-			continue
+			return
 		}
 		for machine, p := range on {
 			if !seen[machine] {
@@ -298,7 +299,37 @@ func (e *Engine) input(view *store.View, w *watchdog, now time.Time) schedule.Vi
 			})
 		}
 	}
+	// In the order of names: sorting is most of what planning costs, unless all
+	// is sorted already.
+	for _, name := range e.names {
+		place(name, view.Placements[name])
+	}
+	for name, on := range view.Placements {
+		if _, known := e.specs[name]; !known {
+			place(name, on)
+		}
+	}
+	e.last = in
 	return in
+}
+
+// read parses what is new among the units, and forgets those that are gone.
+func (e *Engine) read(view *store.View) {
+	same := true
+	for name := range e.specs {
+		if _, still := view.Units[name]; !still {
+			delete(e.specs, name)
+			same = false
+		}
+	}
+	for name, u := range view.Units {
+		_, known := e.specs[name]
+		_, _ = e.spec(u)
+		same = same && known
+	}
+	if !same {
+		e.names = slices.Sorted(maps.Keys(e.specs))
+	}
 }
 
 func (e *Engine) spec(u store.Unit) (unit.Spec, error) {
@@ -309,6 +340,8 @@ func (e *Engine) spec(u store.Unit) (unit.Spec, error) {
 		if p.err != nil {
 			e.Logger.Error("a unit can't be read; it is left as it is", "unit", u.Name, "err", p.err)
 		}
+		n, err := unit.ParseName(u.Name)
+		p.template = err != nil || n.Template
 		e.specs[u.Name] = p
 	}
 	return p.spec, p.err
