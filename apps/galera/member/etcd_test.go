@@ -49,6 +49,7 @@ func must(t *testing.T, err error) {
 
 // TestOneBootstrap lets many members try at once, again and again: one may.
 func TestOneBootstrap(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	stores := members(t, server, 5)
 	var claims, founded atomic.Int32
@@ -102,6 +103,7 @@ func TestOneBootstrap(t *testing.T) {
 // TestLateFounder is about a member that made a cluster after its lease had
 // ended and another had begun.
 func TestLateFounder(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	m := members(t, server, 2)
 	slow, quick := m[0], m[1]
@@ -133,6 +135,7 @@ func TestLateFounder(t *testing.T) {
 // TestClaimRestsOnWhatWasSeen changes each kind of key between a look and the
 // claim that was decided on it.
 func TestClaimRestsOnWhatWasSeen(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	m := members(t, server, 3)
 	a, b, c := m[0], m[1], m[2]
@@ -162,6 +165,7 @@ func TestClaimRestsOnWhatWasSeen(t *testing.T) {
 }
 
 func TestForget(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	m := members(t, server, 2)
 	a, b := m[0], m[1]
@@ -193,6 +197,7 @@ func TestForget(t *testing.T) {
 }
 
 func TestAdopt(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	m := members(t, server, 3)
 	if err := m[0].Adopt(t.Context()); err == nil || !strings.Contains(err.Error(), "no live member has data") {
@@ -221,6 +226,7 @@ func TestAdopt(t *testing.T) {
 
 // TestLease ends a member's lease: what is on it goes, what is known stays.
 func TestLease(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	m := members(t, server, 2)
 	ctx, stop := context.WithCancel(t.Context())
@@ -254,6 +260,7 @@ func TestLease(t *testing.T) {
 }
 
 func TestSecret(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	m := members(t, server, 4)
 	got := make([]string, len(m))
