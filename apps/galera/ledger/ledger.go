@@ -70,15 +70,23 @@ func (w *Writer) Create(ctx context.Context, address string) error {
 	return err
 }
 
-// Run writes through the members at addresses, until ctx ends. After a failure
-// it goes on with the next of them. refused is told of failures.
-func (w *Writer) Run(ctx context.Context, addresses []string, refused func(address string, err error)) {
-	for i := 0; ctx.Err() == nil; i = (i + 1) % len(addresses) {
-		err := w.through(ctx, addresses[i])
+// Run writes through members, until ctx ends. After a failure it goes on with
+// another one; members names those that are ready, host:port. refused is told
+// of failures.
+func (w *Writer) Run(ctx context.Context, members func(context.Context) ([]string, error), refused func(address string, err error)) {
+	for i := 0; ctx.Err() == nil; i++ {
+		addresses, err := members(ctx)
+		address := ""
+		if len(addresses) > 0 {
+			address = addresses[i%len(addresses)]
+			err = w.through(ctx, address)
+		} else if err == nil {
+			err = errors.New("no member is ready")
+		}
 		if ctx.Err() != nil {
 			return
 		}
-		refused(addresses[i], err)
+		refused(address, err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(20 * time.Millisecond): // of rest for a cluster that is down

@@ -202,10 +202,11 @@ func (s *Store) unchanged(snap snapshot) []clientv3.Cmp {
 }
 
 // claim makes this member the only one that may start the cluster, as long as
-// its lease lives. ErrOvertaken if anything has changed since snap.
+// its lease lives. ErrOvertaken if anything has changed since snap, or if there
+// is a claim.
 // From then on the member counts as one whose server runs.
 func (s *Store) claim(ctx context.Context, snap snapshot, l Live) (claim int64, err error) {
-	return s.commit(ctx, s.unchanged(snap),
+	return s.commit(ctx, append(s.unchanged(snap), clientv3.Compare(clientv3.CreateRevision(s.prefix+keyClaim), "=", 0)),
 		clientv3.OpPut(s.prefix+keyClaim, s.id, s.onLease()),
 		clientv3.OpPut(s.prefix+dirLive+s.id, encode(l), s.onLease()))
 }
