@@ -33,9 +33,9 @@ deps: ## install the Debian packages that are missing, and nothing else
 	apt-get -qq update && apt-get -qq install -y --no-install-recommends $$missing >/dev/null
 
 .PHONY: build
-build: ## build plasmid, plasmidd and confd into bin/
+build: ## build plasmid, plasmidd, confd and the parts of the ELK app into bin/
 	@mkdir -p bin
-	$(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/ ./cmd/plasmid ./cmd/plasmidd ./cmd/confd
+	$(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/ ./cmd/plasmid ./cmd/plasmidd ./cmd/confd ./apps/elk/cmd/elk
 
 .PHONY: image
 image: deps build ## build the node image: the tree for local machines and the qcow2
@@ -56,7 +56,7 @@ test: deps build ## everything the tests need, and the tests
 
 .PHONY: lint
 lint: ## gofmt, go vet, shellcheck, and golangci-lint if it is there
-	@unformatted=$$(gofmt -l cmd image internal provision runtime test); \
+	@unformatted=$$(gofmt -l apps cmd image internal provision runtime test); \
 		[ -z "$$unformatted" ] || { echo "gofmt: $$unformatted" >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./test/...
