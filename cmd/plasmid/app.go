@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,10 +21,6 @@ import (
 	"plasmid/runtime/api"
 	"plasmid/runtime/client"
 )
-
-// readyTimeout is how long a unit of an app may take to be ready, fetching its
-// image included.
-const readyTimeout = 5 * time.Minute
 
 // appResult is what became of an app.
 type appResult struct {
@@ -52,7 +50,7 @@ func deployApps(ctx context.Context, g *globals, c *cluster, skip bool, log *pro
 	}
 	var out []appResult
 	for _, a := range c.config.Apps {
-		r, err := deployApp(ctx, g, c.access, cl, c.config.Dir, a, log)
+		r, err := deployApp(ctx, g, c.access, cl, c.config.Dir, a, log, true)
 		if err != nil {
 			return nil, fmt.Errorf("app %s: %w", a.Name, err)
 		}
@@ -61,22 +59,66 @@ func deployApps(ctx context.Context, g *globals, c *cluster, skip bool, log *pro
 	return out, nil
 }
 
-func deployApp(ctx context.Context, g *globals, access *join.Access, cl *client.Client, dir string, a config.App, log *progress.Log) (appResult, error) {
-	loaded, err := loadApp(dir, a)
+// deployApp shows what will change, asks unless it was asked before, and does
+// it.
+func deployApp(ctx context.Context, g *globals, access *join.Access, cl *client.Client, dir string, a config.App, log *progress.Log, asked bool) (appResult, error) {
+	p, target, err := planApp(ctx, g, access, cl, dir, a, log)
 	if err != nil {
 		return appResult{}, err
+	}
+	if len(p.Changes) > 0 {
+		printChanges(os.Stderr, a.Name, p.Changes, false)
+		if !asked {
+			if err := g.confirm("Do this?"); err != nil {
+				return appResult{}, err
+			}
+		}
+	}
+	r, err := app.Deploy(ctx, target, p)
+	return appResult{a.Name, len(p.Changes) > 0, r.Changed, r.Removed, r.Front}, err
+}
+
+// planApp builds the app's images and compares.
+func planApp(ctx context.Context, g *globals, access *join.Access, cl *client.Client, dir string, a config.App, log *progress.Log) (*app.Plan, app.Cluster, error) {
+	target := appTarget(access, cl, log, isReady, "")
+	loaded, err := loadApp(dir, a)
+	if err != nil {
+		return nil, target, err
 	}
 	builds, err := g.builder().Build(ctx, loaded)
 	if err != nil {
-		return appResult{}, err
+		return nil, target, err
 	}
-	r, err := app.Deploy(ctx, app.Cluster{
-		Access: access, Client: cl, Log: log,
-		Await: func(ctx context.Context, units []string) error {
-			return await(ctx, cl, units, readyTimeout, nil, "", isReady)
-		},
-	}, loaded, builds)
-	return appResult{a.Name, len(r.Changed)+len(r.Removed) > 0, r.Changed, r.Removed, r.Front}, err
+	p, err := app.MakePlan(ctx, target, loaded, builds)
+	return p, target, err
+}
+
+// appTarget is the cluster, as apps are deployed to it.
+func appTarget(access *join.Access, cl *client.Client, log *progress.Log, until reached, title string) app.Cluster {
+	shown := log
+	if title == "" {
+		shown = nil // the deployment says itself what it waits for
+	}
+	return app.Cluster{Access: access, Client: cl, Log: log, Await: func(ctx context.Context, units []string, timeout time.Duration) error {
+		return await(ctx, cl, units, timeout, shown, title, until)
+	}}
+}
+
+// printChanges shows what a deployment would change; lines adds in what units
+// differ.
+func printChanges(w io.Writer, name string, changes []app.Change, lines bool) {
+	fmt.Fprintf(w, "App %s:\n", name)
+	count := map[string]int{}
+	for _, c := range changes {
+		count[c.Op]++
+		fmt.Fprintf(w, "  %s %s %s\n", c.Op, c.Kind, c.Name)
+		if lines {
+			for _, l := range c.Lines {
+				fmt.Fprintf(w, "      %s\n", l)
+			}
+		}
+	}
+	fmt.Fprintf(w, "%d to add, %d to change, %d to remove\n", count["+"], count["~"], count["-"])
 }
 
 func (g *globals) builder() *app.Builder {
@@ -129,29 +171,27 @@ func loadApp(dir string, a config.App) (*app.App, error) {
 	return loaded, err
 }
 
+// which finds the apps of the cluster file that the arguments name: all when
+// there are none.
+func which(c *config.Cluster, args []string) ([]config.App, error) {
+	if len(args) == 0 {
+		return c.Apps, nil
+	}
+	var out []config.App
+	for _, n := range args {
+		i := slices.IndexFunc(c.Apps, func(a config.App) bool { return a.Name == n })
+		if i < 0 {
+			return nil, fmt.Errorf("the cluster file has no app %q", n)
+		}
+		out = append(out, c.Apps[i])
+	}
+	return out, nil
+}
+
 func newAppCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "app",
 		Short: "Deploy apps, and look after them",
-	}
-	// which finds the apps of the cluster file that the arguments name.
-	which := func(c *config.Cluster, args []string) ([]config.App, error) {
-		if len(args) == 0 {
-			return c.Apps, nil
-		}
-		var out []config.App
-		for _, n := range args {
-			found := false
-			for _, a := range c.Apps {
-				if a.Name == n {
-					out, found = append(out, a), true
-				}
-			}
-			if !found {
-				return nil, fmt.Errorf("the cluster file has no app %q", n)
-			}
-		}
-		return out, nil
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:     "build [APP…]",
@@ -173,8 +213,11 @@ func newAppCommand(g *globals) *cobra.Command {
 		Use:     "deploy [APP…]",
 		Example: "  plasmid app deploy\n  plasmid app deploy hello",
 		Short:   "Build apps' images, hand them to the machines and start the units",
-		Long: `Builds what has changed, hands images to the machines, and starts units in their
-order, each when those before it are ready. What has not changed is left alone.`,
+		Long: `Builds what has changed, shows what will change on the cluster and asks. Then it
+hands images to the machines, sets keys, and starts units in their order, each
+when those before it are ready. Instances of a template are replaced one after
+the other; when a new version does not become ready within the unit's timeout,
+the old one is brought back. What has not changed is left alone.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, access, cl, err := g.appCluster()
 			if err != nil {
@@ -185,7 +228,7 @@ order, each when those before it are ready. What has not changed is left alone.`
 				return err
 			}
 			for _, a := range apps {
-				r, err := deployApp(cmd.Context(), g, access, cl, c.Dir, a, g.Progress())
+				r, err := deployApp(cmd.Context(), g, access, cl, c.Dir, a, g.Progress(), false)
 				if err != nil {
 					return fmt.Errorf("app %s: %w", a.Name, err)
 				}
@@ -195,7 +238,7 @@ order, each when those before it are ready. What has not changed is left alone.`
 			}
 			return nil
 		},
-	}, &cobra.Command{
+	}, newAppDiffCommand(g), newAppScaleCommand(g), newAppLogsCommand(g), &cobra.Command{
 		Use:     "status [APP…]",
 		Example: "  plasmid app status",
 		Short:   "Show the units of apps, and where they answer",
@@ -229,10 +272,7 @@ order, each when those before it are ready. What has not changed is left alone.`
 				if err := g.confirm(fmt.Sprintf("Destroy app %s with all its keys?", n)); err != nil {
 					return err
 				}
-				units, err := app.Destroy(cmd.Context(), app.Cluster{Access: access, Client: cl, Log: g.Progress(),
-					Await: func(ctx context.Context, units []string) error {
-						return await(ctx, cl, units, readyTimeout, g.Progress(), "destroying "+n, isNowhere)
-					}}, n)
+				units, err := app.Destroy(cmd.Context(), appTarget(access, cl, g.Progress(), isNowhere, "destroying "+n), n)
 				if err != nil {
 					return err
 				}
