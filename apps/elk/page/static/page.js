@@ -159,6 +159,7 @@ $('facets').addEventListener('click', (event) => {
   if (!button) return;
   filters.set(button.dataset.field, button.dataset.value);
   showFilters();
+  remember();
   refresh();
 });
 $('filters').addEventListener('click', (event) => {
@@ -166,11 +167,33 @@ $('filters').addEventListener('click', (event) => {
   if (!button) return;
   filters.delete(button.dataset.field);
   showFilters();
+  remember();
   refresh();
 });
-$('search').addEventListener('submit', (event) => { event.preventDefault(); refresh(); });
-$('search').addEventListener('change', refresh);
+$('search').addEventListener('submit', (event) => { event.preventDefault(); remember(); refresh(); });
+$('search').addEventListener('change', () => { remember(); refresh(); });
 addEventListener('resize', () => chart?.setSize({ width: $('chart').clientWidth, height: 200 }));
+
+// What is looked at is in the address, so that it can be handed on.
+function remember() {
+  const state = new URLSearchParams({ q: $('text').value.trim(), span: $('span').value });
+  for (const [field, value] of filters) state.append('f', `${field}=${value}`);
+  history.replaceState(null, '', `#${state}`);
+}
+
+function recall() {
+  const state = new URLSearchParams(location.hash.slice(1));
+  $('text').value = state.get('q') ?? '';
+  if ([...$('span').options].some((o) => o.value === state.get('span'))) $('span').value = state.get('span');
+  filters.clear();
+  for (const f of state.getAll('f')) {
+    const at = f.indexOf('=');
+    if (at > 0) filters.set(f.slice(0, at), f.slice(at + 1));
+  }
+  showFilters();
+}
+addEventListener('hashchange', () => { recall(); refresh(); });
+recall();
 
 async function live() {
   if ($('live').checked && !document.hidden) await refresh();
