@@ -35,7 +35,7 @@ deps: ## install the Debian packages that are missing, and nothing else
 .PHONY: build
 build: ## build plasmid, plasmidd, confd and the apps' own programs into bin/
 	@mkdir -p bin
-	$(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/ ./cmd/plasmid ./cmd/plasmidd ./cmd/confd ./apps/galera
+	$(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" -o bin/ ./cmd/plasmid ./cmd/plasmidd ./cmd/confd ./apps/galera ./apps/elk/cmd/elk
 
 .PHONY: image
 image: deps build ## build the node image: the tree for local machines and the qcow2
@@ -51,6 +51,7 @@ demo-down: build ## take the demo down; nothing is left
 	$(PLASMID) down --yes
 
 .PHONY: test
+test: PACKAGES += chromium
 test: deps build ## everything the tests need, and the tests
 	test/run
 

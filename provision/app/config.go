@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
@@ -49,7 +50,13 @@ type Unit struct {
 	Text  string
 	Names []string // of what runs: the unit itself, or the template's instances
 	After []string // units, by the names of their files, that must be ready before
+	// Timeout is how long one may take to be ready, the fetching of its image
+	// included. A new version that takes longer is taken back.
+	Timeout time.Duration
 }
+
+// DefaultTimeout is a unit's Timeout when app.hcl does not say.
+const DefaultTimeout = 5 * time.Minute
 
 // Front is where users go.
 type Front struct {
@@ -94,11 +101,12 @@ type imageBlock struct {
 }
 
 type unitBlock struct {
-	Name  string    `hcl:"name,label"`
-	File  string    `hcl:"file"`
-	Count *int      `hcl:"count,optional"`
-	After []string  `hcl:"after,optional"`
-	Range hcl.Range `hcl:",def_range"`
+	Name    string    `hcl:"name,label"`
+	File    string    `hcl:"file"`
+	Count   *int      `hcl:"count,optional"`
+	After   []string  `hcl:"after,optional"`
+	Timeout string    `hcl:"timeout,optional"`
+	Range   hcl.Range `hcl:",def_range"`
 }
 
 // Error is what is wrong with an app.hcl.
@@ -246,6 +254,12 @@ func (l *loader) unit(b unitBlock) {
 	if err != nil {
 		l.problem(b.Range, "Invalid unit", "%s.", err)
 		return
+	}
+	u.Timeout = DefaultTimeout
+	if b.Timeout != "" {
+		if u.Timeout, err = time.ParseDuration(b.Timeout); err != nil || u.Timeout <= 0 {
+			l.problem(b.Range, "Invalid timeout", "timeout is %q; it is a duration such as 90s or 5m.", b.Timeout)
+		}
 	}
 	text, err := os.ReadFile(u.File)
 	if err != nil {

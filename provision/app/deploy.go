@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"plasmid/internal/progress"
+	"plasmid/internal/selfsigned"
 	"plasmid/provision/join"
 	"plasmid/runtime/api"
 	"plasmid/runtime/client"
 	"plasmid/runtime/images"
-	"plasmid/runtime/node"
 	"plasmid/runtime/store"
 )
 
@@ -25,9 +25,9 @@ import (
 type Cluster struct {
 	Access *join.Access
 	Client *client.Client
-	// Await waits until units are ready; the command line has the words for
-	// what goes wrong.
-	Await func(ctx context.Context, units []string) error
+	// Await waits until units are ready, for a time; the command line has the
+	// words for what goes wrong.
+	Await func(ctx context.Context, units []string, timeout time.Duration) error
 	Log   *progress.Log
 }
 
@@ -38,53 +38,50 @@ type Result struct {
 	Front   string // URL, empty if the app has none
 }
 
-// Deploy brings the app on the cluster up to its directory: images first, then
+// Deploy carries out a plan: images first, then keys and certificates, then
 // units in their order, each started when those before are ready. Units that
 // have not changed are left alone.
-func Deploy(ctx context.Context, c Cluster, a *App, builds []Built) (Result, error) {
+func Deploy(ctx context.Context, c Cluster, p *Plan) (Result, error) {
 	var r Result
-	endpoints, err := c.Access.Endpoints()
-	if err != nil {
+	if p.has("unit") {
+		if err := c.push(ctx, p.app, p.builds); err != nil {
+			return r, err
+		}
+	}
+	// Also when nothing else changes: its certificate may have to be renewed.
+	if err := prepare(ctx, c.Access, p.app); err != nil {
 		return r, err
 	}
-	refs := map[string]string{}
+	for _, u := range p.app.Units {
+		if err := c.start(ctx, p, u, &r); err != nil {
+			return r, err
+		}
+	}
+	if err := c.removeOthers(ctx, p, &r); err != nil {
+		return r, err
+	}
+	var err error
+	r.Front, err = FrontURL(ctx, c.Client, p.app)
+	return r, err
+}
+
+func (c Cluster) push(ctx context.Context, a *App, builds []Built) error {
+	endpoints, err := c.Access.Endpoints()
+	if err != nil {
+		return err
+	}
 	http := &http.Client{Transport: &http.Transport{
 		TLSClientConfig: c.Access.ClientTLS(), MaxIdleConnsPerHost: 4,
 		DialContext: c.Access.DialContext, TLSHandshakeTimeout: dialTimeout,
 	}}
 	defer http.CloseIdleConnections()
 	for _, b := range builds {
-		refs[b.Name] = fmt.Sprintf("%s/%s/%s@%s", net.JoinHostPort("127.0.0.1", strconv.Itoa(node.ImagePort)), a.Name, b.Name, b.Digest)
-	}
-	if err := foreign(ctx, c.Client, a); err != nil {
-		return r, err
-	}
-	have, err := deployed(ctx, c.Client, a.Name)
-	if err != nil {
-		return r, err
-	}
-	if changed(a, have, refs) {
-		for _, b := range builds {
-			task := c.Log.Start("image %s/%s to %d machines", a.Name, b.Name, min(images.Copies, len(endpoints)))
-			if err := task.Done(images.Push(ctx, http, endpoints, b.Layout, b.Digest)); err != nil {
-				return r, err
-			}
+		task := c.Log.Start("image %s/%s to %d machines", a.Name, b.Name, min(images.Copies, len(endpoints)))
+		if err := task.Done(images.Push(ctx, http, endpoints, b.Layout, b.Digest)); err != nil {
+			return err
 		}
 	}
-	// Also when nothing else changes: its certificate may have to be renewed.
-	if err := giveAccess(ctx, c.Access, a.Name); err != nil {
-		return r, err
-	}
-	for _, u := range a.Units {
-		if err := c.start(ctx, a, u, have, refs, &r); err != nil {
-			return r, err
-		}
-	}
-	if err := c.removeOthers(ctx, a, have, &r); err != nil {
-		return r, err
-	}
-	r.Front, err = FrontURL(ctx, c.Client, a)
-	return r, err
+	return nil
 }
 
 // dialTimeout is for reaching one machine: one that is lost holds nobody up.
@@ -131,55 +128,84 @@ func deployed(ctx context.Context, c *client.Client, app string) (map[string]api
 	return have, nil
 }
 
-// changed reports whether any unit of the app is new or another.
-func changed(a *App, have map[string]api.Unit, refs map[string]string) bool {
-	for _, u := range a.Units {
-		for _, n := range u.Names {
-			if have[n].Text != a.text(u, refs) || have[n].Wish != store.Launched {
-				return true
-			}
+// start brings a unit's instances to what the plan says. New ones are started
+// together; those that run are replaced one after the other, and all are taken
+// back if one does not become ready.
+func (c Cluster) start(ctx context.Context, p *Plan, u Unit, r *Result) error {
+	text := p.app.text(u, p.refs)
+	var fresh, replaced []string
+	for _, n := range u.Names {
+		switch old, exists := p.have[n]; {
+		case !exists || old.Wish != store.Launched:
+			fresh = append(fresh, n)
+		case old.Text != text:
+			replaced = append(replaced, n)
 		}
 	}
-	return false
+	r.Changed = append(append(r.Changed, fresh...), replaced...)
+	if err := c.launch(ctx, u, text, fresh); err != nil {
+		return err
+	}
+	for i, n := range replaced {
+		err := c.launch(ctx, u, text, []string{n})
+		if err == nil || ctx.Err() != nil {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if back := c.takeBack(ctx, p, u, replaced[:i+1]); back != nil {
+			return fmt.Errorf("%w\nits old version could not be brought back either: %w", err, back)
+		}
+		return fmt.Errorf("%w\n%s runs as it did before; what changed before it stays changed", err, u.Name)
+	}
+	if len(fresh)+len(replaced) == 0 && len(u.Names) > 0 {
+		return c.Await(ctx, u.Names, u.Timeout)
+	}
+	return nil
 }
 
-func (c Cluster) start(ctx context.Context, a *App, u Unit, have map[string]api.Unit, refs map[string]string, r *Result) error {
-	text := a.text(u, refs)
-	var changes []api.Change
-	for _, n := range u.Names {
-		if have[n].Text != text || have[n].Wish != store.Launched {
-			changes = append(changes, api.Change{Name: n, Text: text, Wish: store.Launched, Replace: true})
-			r.Changed = append(r.Changed, n)
-		}
-	}
-	if len(changes) > 0 {
-		if _, err := c.Client.Apply(ctx, changes); err != nil {
+// takeBack gives instances their old text, the last first: it is the one that
+// does not work.
+func (c Cluster) takeBack(ctx context.Context, p *Plan, u Unit, names []string) error {
+	for _, n := range slices.Backward(names) {
+		if err := c.launch(ctx, u, p.have[n].Text, []string{n}); err != nil {
 			return err
 		}
 	}
-	if len(u.Names) == 0 {
+	return nil
+}
+
+// launch starts units and waits until they are ready.
+func (c Cluster) launch(ctx context.Context, u Unit, text string, names []string) error {
+	if len(names) == 0 {
 		return nil
 	}
-	task := (*progress.Task)(nil)
-	if len(changes) > 0 {
-		task = c.Log.Start("%s: %d to be ready", u.Name, len(u.Names))
+	var changes []api.Change
+	for _, n := range names {
+		changes = append(changes, api.Change{Name: n, Text: text, Wish: store.Launched, Replace: true})
 	}
-	return task.Done(c.Await(ctx, u.Names))
+	if _, err := c.Client.Apply(ctx, changes); err != nil {
+		return err
+	}
+	what := u.Name
+	if len(names) == 1 {
+		what = names[0]
+	}
+	task := c.Log.Start("%s: %d to be ready", what, len(names))
+	return task.Done(c.Await(ctx, names, u.Timeout))
 }
 
 // removeOthers destroys units of the app that its directory no longer has.
-func (c Cluster) removeOthers(ctx context.Context, a *App, have map[string]api.Unit, r *Result) error {
-	var changes []api.Change
-	for n := range have {
-		if !slices.ContainsFunc(a.Units, func(u Unit) bool { return slices.Contains(u.Names, n) }) {
-			changes = append(changes, api.Change{Name: n, Delete: true})
-			r.Removed = append(r.Removed, n)
-		}
-	}
-	if len(changes) == 0 {
+func (c Cluster) removeOthers(ctx context.Context, p *Plan, r *Result) error {
+	r.Removed = p.others()
+	if len(r.Removed) == 0 {
 		return nil
 	}
-	slices.Sort(r.Removed)
+	var changes []api.Change
+	for _, n := range r.Removed {
+		changes = append(changes, api.Change{Name: n, Delete: true})
+	}
 	_, err := c.Client.Apply(ctx, changes)
 	return err
 }
@@ -202,7 +228,7 @@ func FrontURL(ctx context.Context, c *client.Client, a *App) (string, error) {
 			if a.Front.Port != 80 {
 				host = net.JoinHostPort(host, strconv.Itoa(a.Front.Port))
 			}
-			return "http://" + host + "/", nil
+			return "http://" + host + "/" + strings.TrimPrefix(a.Front.Path, "/"), nil
 		}
 	}
 	return "", fmt.Errorf("the front unit %s is on no machine", a.Front.Unit)
@@ -210,16 +236,27 @@ func FrontURL(ctx context.Context, c *client.Client, a *App) (string, error) {
 
 const etcdTimeout = 30 * time.Second
 
-// giveAccess makes the app's user in etcd and the certificate by which its
-// containers are that user, unless it has one that is good for long enough.
-func giveAccess(ctx context.Context, a *join.Access, app string) error {
+// prepare makes what is an app's own in the store: its user in etcd and the
+// certificate by which its containers are that user, its keys, and its
+// certificates. What is there, and good for long enough, stays.
+func prepare(ctx context.Context, access *join.Access, a *App) error {
 	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
 	defer cancel()
-	s, err := a.OpenStore(ctx)
+	s, err := access.OpenStore(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
+	if err := giveAccess(ctx, s, access, a.Name); err != nil {
+		return err
+	}
+	if err := s.SetAppKeys(ctx, a.Name, a.Keys); err != nil {
+		return err
+	}
+	return giveCertificates(ctx, s, a)
+}
+
+func giveAccess(ctx context.Context, s *store.Store, a *join.Access, app string) error {
 	if err := join.SecureApp(ctx, s.Client(), app); err != nil {
 		return err
 	}
@@ -235,6 +272,28 @@ func giveAccess(ctx context.Context, a *join.Access, app string) error {
 		return err
 	}
 	return s.PutAppAccess(ctx, app, store.AppAccess{CA: string(a.CA()), Cert: string(cert), Key: string(key)})
+}
+
+// giveCertificates makes the pairs that are not there: secrets <name>.crt and
+// <name>.key. A pair stays until one of the two is removed, so that a restart
+// or another deployment never parts those who share it.
+func giveCertificates(ctx context.Context, s *store.Store, a *App) error {
+	have, err := s.Secrets(ctx, a.Name)
+	if err != nil {
+		return err
+	}
+	for _, name := range missingCertificates(a, secretNames(have)) {
+		cert, key, err := selfsigned.Make(name + "." + a.Name + ".plasmid")
+		if err != nil {
+			return err
+		}
+		for suffix, value := range map[string][]byte{".crt": cert, ".key": key} {
+			if _, err := s.PutSecret(ctx, a.Name, name+suffix, store.Secret{Value: value, Changed: time.Now()}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Destroy takes the app off the cluster: its units, and when they are gone its
@@ -255,7 +314,7 @@ func Destroy(ctx context.Context, c Cluster, app string) ([]string, error) {
 		if _, err := c.Client.Apply(ctx, changes); err != nil {
 			return nil, err
 		}
-		if err := c.Await(ctx, names); err != nil {
+		if err := c.Await(ctx, names, DefaultTimeout); err != nil {
 			return names, err
 		}
 	}

@@ -49,7 +49,9 @@ func (s store) do(ctx context.Context, method, path, contentType string, body []
 }
 
 // bulk stores events. The store answers when they can be searched; they are on
-// its disk a little later.
+// its disk a little later. All are of one stream: what the store knows of a
+// stream gets to its disk after the events of it, and without it they are not
+// found until another event of the stream comes.
 func (s store) bulk(ctx context.Context, events []event) error {
 	var body bytes.Buffer
 	for _, e := range events {
@@ -57,7 +59,7 @@ func (s store) bulk(ctx context.Context, events []event) error {
 		body.Write(e.json)
 		body.WriteByte('\n')
 	}
-	answer, err := s.do(ctx, http.MethodPost, "/insert/elasticsearch/_bulk?_time_field=@timestamp&_msg_field=message&_stream_fields=app,instance", "application/x-ndjson", body.Bytes())
+	answer, err := s.do(ctx, http.MethodPost, "/insert/elasticsearch/_bulk?_time_field=@timestamp&_msg_field=message", "application/x-ndjson", body.Bytes())
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ const (
 // parameters that are handed on. All of them only read.
 var questions = map[string][]string{
 	"hits":   {"query", "start", "end", "step", "field"},
-	"facets": {"query", "start", "end", "limit"},
+	"facets": {"query", "start", "end", "limit", "keep_const_fields"},
 	"query":  {"query", "start", "end", "limit"},
 }
 

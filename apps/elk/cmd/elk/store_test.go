@@ -26,7 +26,7 @@ type forgetful struct {
 	kept   int // events that are on the disk
 }
 
-const flushEvery = settle / 2
+const flushEvery = 300 * time.Millisecond
 
 func runForgetfulStore(address, file string) {
 	fail := func(err error) {
@@ -60,13 +60,6 @@ func runForgetfulStore(address, file string) {
 	mux.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, "vm_app_start_timestamp %d\n", born) })
 	mux.HandleFunc("/insert/elasticsearch/_bulk", s.bulk)
 	mux.HandleFunc("/select/logsql/query", s.query)
-	mux.HandleFunc("/all", func(w http.ResponseWriter, _ *http.Request) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, e := range s.raw {
-			_, _ = w.Write(e)
-		}
-	})
 	fail(http.ListenAndServe(address, mux))
 }
 
@@ -110,6 +103,14 @@ func (s *forgetful) bulk(w http.ResponseWriter, r *http.Request) {
 var question = regexp.MustCompile(`^source:=(".*") offset:range\[(\d+), (\d+)\] \| fields offset$`)
 
 func (s *forgetful) query(w http.ResponseWriter, r *http.Request) {
+	if r.FormValue("query") == "*" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, e := range s.raw {
+			_, _ = w.Write(e)
+		}
+		return
+	}
 	m := question.FindStringSubmatch(r.FormValue("query"))
 	if m == nil {
 		http.Error(w, "cannot parse query", http.StatusBadRequest)

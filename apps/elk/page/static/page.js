@@ -35,7 +35,7 @@ function query() {
 async function ask(question, params, signal) {
   const answer = await fetch(`api/${question}?${new URLSearchParams(params)}`, { signal });
   const body = await answer.text();
-  if (!answer.ok) throw new Error(body.slice(0, 300));
+  if (!answer.ok) throw new Error(body.slice(0, 1000));
   return body;
 }
 
@@ -49,7 +49,7 @@ async function refresh() {
   try {
     const [hits, facets, rows] = await Promise.all([
       ask('hits', { ...range, step: `${step}s`, field: 'status' }, mine.signal),
-      ask('facets', { ...range, limit: 8 }, mine.signal),
+      ask('facets', { ...range, limit: 8, keep_const_fields: 1 }, mine.signal),
       ask('query', { ...range, limit: rowLimit, query: `${range.query} | sort by (_time) desc` }, mine.signal),
     ]);
     showHits(JSON.parse(hits).hits, range.start, end, step);
@@ -58,7 +58,8 @@ async function refresh() {
     $('problem').hidden = true;
   } catch (problem) {
     if (mine.signal.aborted) return;
-    $('problem').textContent = problem.message;
+    // The store says first where it was asked, which the reader knows.
+    $('problem').textContent = problem.message.replace(/^remoteAddr: .*?requestURI: \S+; /, '');
     $('problem').hidden = false;
   }
 }
@@ -140,7 +141,8 @@ function showRows(rows) {
     tr.append(element('td', '', (row._time ?? '').replace('T', ' ').slice(0, 23)));
     for (const column of columns) {
       const name = column === 'status' ? `s${classOf(row.status)}` : column;
-      tr.append(element('td', name, row[column] ?? ''));
+      const value = row[column] ?? '';
+      tr.append(element('td', name, column === 'duration_ms' && value !== '' ? Number(value).toFixed(1) : value));
     }
     return tr;
   }));
@@ -159,6 +161,7 @@ $('facets').addEventListener('click', (event) => {
   if (!button) return;
   filters.set(button.dataset.field, button.dataset.value);
   showFilters();
+  remember();
   refresh();
 });
 $('filters').addEventListener('click', (event) => {
@@ -166,11 +169,33 @@ $('filters').addEventListener('click', (event) => {
   if (!button) return;
   filters.delete(button.dataset.field);
   showFilters();
+  remember();
   refresh();
 });
-$('search').addEventListener('submit', (event) => { event.preventDefault(); refresh(); });
-$('search').addEventListener('change', refresh);
+$('search').addEventListener('submit', (event) => { event.preventDefault(); remember(); refresh(); });
+$('search').addEventListener('change', () => { remember(); refresh(); });
 addEventListener('resize', () => chart?.setSize({ width: $('chart').clientWidth, height: 200 }));
+
+// What is looked at is in the address, so that it can be handed on.
+function remember() {
+  const state = new URLSearchParams({ q: $('text').value.trim(), span: $('span').value });
+  for (const [field, value] of filters) state.append('f', `${field}=${value}`);
+  history.replaceState(null, '', `#${state}`);
+}
+
+function recall() {
+  const state = new URLSearchParams(location.hash.slice(1));
+  $('text').value = state.get('q') ?? '';
+  if ([...$('span').options].some((o) => o.value === state.get('span'))) $('span').value = state.get('span');
+  filters.clear();
+  for (const f of state.getAll('f')) {
+    const at = f.indexOf('=');
+    if (at > 0) filters.set(f.slice(0, at), f.slice(at + 1));
+  }
+  showFilters();
+}
+addEventListener('hashchange', () => { recall(); refresh(); });
+recall();
 
 async function live() {
   if ($('live').checked && !document.hidden) await refresh();
