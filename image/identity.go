@@ -47,9 +47,11 @@ func identity(packages []Package, c config.Image, playbooks []string, binaries s
 			return "", err
 		}
 	}
-	if err := hashDir(h, binaries); err != nil {
+	programs, err := hashFiles(binaries, Programs)
+	if err != nil {
 		return "", err
 	}
+	put(h, "programs", programs)
 	return hex.EncodeToString(h.Sum(nil))[:12], nil
 }
 

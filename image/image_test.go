@@ -117,7 +117,9 @@ func TestIdentity(t *testing.T) {
 	playbooks, binaries := t.TempDir(), t.TempDir()
 	write(t, playbooks, "node.yml", "- hosts: all\n")
 	write(t, playbooks, "roles/base/tasks/main.yml", "[]\n")
-	write(t, binaries, "plasmid", "x")
+	for _, p := range Programs {
+		write(t, binaries, p, "x")
+	}
 	packages := []Package{{Name: "systemd", Version: "259-1"}}
 	cfg := config.Image{Vars: map[string]any{"a": "b"}}
 	id := func() string {
@@ -146,6 +148,10 @@ func TestIdentity(t *testing.T) {
 		} else {
 			last = now
 		}
+	}
+	write(t, binaries, "another", "x") // that is in no image
+	if id() != last {
+		t.Error("a program that is in no image changed the identity")
 	}
 }
 
