@@ -148,11 +148,11 @@ func (c Cluster) start(ctx context.Context, p *Plan, u Unit, r *Result) error {
 	}
 	for i, n := range replaced {
 		err := c.launch(ctx, u, text, []string{n})
-		if err == nil || ctx.Err() != nil {
-			if err != nil {
-				return err
-			}
+		if err == nil {
 			continue
+		}
+		if ctx.Err() != nil {
+			return err
 		}
 		if back := c.takeBack(ctx, p, u, replaced[:i+1]); back != nil {
 			return fmt.Errorf("%w\nits old version could not be brought back either: %w", err, back)
