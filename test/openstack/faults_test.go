@@ -315,7 +315,7 @@ func TestKilledAtRandom(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var mu sync.Mutex
-		left := r.IntN(8)
+		left := 1 + r.IntN(8)
 		c.before = func(plan.Step) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -429,9 +429,14 @@ func TestPush(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if list, err = c.Images(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	for _, g := range gone {
-		if g.Identity == names[2] {
-			t.Error("the newest was pruned")
+		for _, kept := range list {
+			if slices.Contains(names, kept.Identity) && g.Created.After(kept.Created) {
+				t.Errorf("%+v was pruned, the older %+v was kept", g, kept)
+			}
 		}
 	}
 	if len(gone) < 2 {
