@@ -1,11 +1,13 @@
 package openstack
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/blockstorage/v3/volumes"
@@ -325,10 +327,7 @@ func (p *Provider) waitActive(ctx context.Context, id, name string) error {
 		case sv == nil:
 			return false, fmt.Errorf("server %s vanished while it was made; somebody deleted it", name)
 		case sv.Status == "ERROR":
-			why := sv.Fault
-			if why == "" {
-				why = "it gives no reason"
-			}
+			why := cmp.Or(strings.TrimSuffix(sv.Fault, "."), "it gives no reason")
 			return false, fmt.Errorf("the cloud can't run server %s: %s; plasmid up tries again, plasmid down removes what was made", name, why)
 		}
 		return slices.Contains(runningStates, sv.Status), nil

@@ -219,7 +219,7 @@ func (p planner) checkMachines(add adder, f facts) {
 // what it uses of the project's quota. What is in the way are Findings, all at
 // once.
 func (p *Provider) Preflight(ctx context.Context, pl plan.Plan) (uses []string, err error) {
-	if !slices.ContainsFunc(pl.Steps, func(s plan.Step) bool { return s.Action == plan.Create }) {
+	if !slices.ContainsFunc(pl.Steps, func(s plan.Step) bool { return s.Action == plan.Create && s.Kind != plan.KindMember }) {
 		return nil, nil // what is deleted needs nothing
 	}
 	f, err := p.facts(ctx, pl)
