@@ -37,6 +37,13 @@ func (m *memory) set(key, value string) {
 	}
 }
 
+// count is how often the store was read.
+func (m *memory) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.reads
+}
+
 func (m *memory) Get(context.Context, []string) (map[string]string, int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -88,8 +95,8 @@ func TestWatchDebounces(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		f.want("3")
-		if s.reads != 2 {
-			t.Errorf("%d reads for three changes within the debounce, want 2", s.reads)
+		if n := s.count(); n != 2 {
+			t.Errorf("%d reads for three changes within the debounce, want 2", n)
 		}
 	})
 }
@@ -118,8 +125,8 @@ func TestWatchNeverSpins(t *testing.T) {
 		s := &memory{}
 		following(t, f, s)
 		time.Sleep(10 * time.Minute)
-		if s.reads < 15 || s.reads > 30 {
-			t.Errorf("%d reads in ten minutes of failing, want about 24", s.reads)
+		if n := s.count(); n < 15 || n > 30 {
+			t.Errorf("%d reads in ten minutes of failing, want about 24", n)
 		}
 		s.set("/a", "1")
 		time.Sleep(time.Second)
@@ -131,8 +138,8 @@ func TestWatchNeverSpins(t *testing.T) {
 		s.mu.Unlock()
 		s.set("/a", "2")
 		time.Sleep(10 * time.Minute)
-		if s.reads > 30 {
-			t.Errorf("%d reads in ten minutes without a store", s.reads)
+		if n := s.count(); n > 30 {
+			t.Errorf("%d reads in ten minutes without a store", n)
 		}
 		s.mu.Lock()
 		s.err = nil
@@ -150,8 +157,8 @@ func TestWatchReadsAgainAfterResync(t *testing.T) {
 		s := &memory{}
 		following(t, f, s)
 		time.Sleep(10*time.Minute + time.Second)
-		if s.reads < 9 || s.reads > 12 {
-			t.Errorf("%d reads in ten minutes, want one a minute", s.reads)
+		if n := s.count(); n < 9 || n > 12 {
+			t.Errorf("%d reads in ten minutes, want one a minute", n)
 		}
 	})
 }
