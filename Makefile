@@ -51,9 +51,14 @@ demo-down: build ## take the demo down; nothing is left
 	$(PLASMID) down --yes
 
 .PHONY: test
-test: PACKAGES += chromium
 test: deps build ## everything the tests need, and the tests
 	test/run
+
+# Which ones: SUITE=TestFleet, say; see test/e2e.
+.PHONY: test-e2e
+test-e2e: PACKAGES += chromium
+test-e2e: deps build ## the longer suites of behaviours and faults on real clusters
+	test/run e2e $(SUITE)
 
 .PHONY: test-openstack
 test-openstack: deps ## the OpenStack provider against a real OpenStack, made on this machine
