@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -89,6 +90,9 @@ func (m *Mirror) Reboots(group string) (reboot.Semaphore, bool) {
 	return m.view.Reboots[group], m.current
 }
 
+// memberLimit is for one member's answer.
+const memberLimit = 2 * time.Second
+
 // SafeWithout says why etcd can't do without the member of that name now: nil
 // if it is none, if it is the only one, or if enough of the others answer.
 func (s *Store) SafeWithout(ctx context.Context, name string) error {
@@ -124,16 +128,24 @@ func (s *Store) SafeWithout(ctx context.Context, name string) error {
 	return nil
 }
 
+// answers reports whether the member at the URLs takes part: it reads what a
+// majority agrees on. Its own status would tell more, and is for etcd's root
+// only.
 func (s *Store) answers(ctx context.Context, urls []string) bool {
-	for _, u := range urls {
-		sctx, cancel := s.deadline(ctx)
-		st, err := s.client.Status(sctx, u)
-		cancel()
-		if err == nil && len(st.Errors) == 0 {
-			return true
-		}
+	if len(urls) == 0 {
+		return false // it was announced and has never run
 	}
-	return false
+	config := s.config
+	config.Endpoints = urls
+	c, err := clientv3.New(config)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	rctx, cancel := context.WithTimeout(ctx, min(s.timeout, memberLimit))
+	defer cancel()
+	_, err = c.Get(rctx, s.key(keySchema), clientv3.WithKeysOnly())
+	return err == nil
 }
 
 // MemberWell says what is amiss with the etcd member of that name: nil if it

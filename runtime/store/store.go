@@ -52,6 +52,7 @@ var (
 // Store reads and writes a cluster's keys.
 type Store struct {
 	client  *clientv3.Client
+	config  clientv3.Config // that the client was made with
 	prefix  string
 	timeout time.Duration
 	log     *slog.Logger
@@ -72,7 +73,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	client, err := clientv3.New(clientv3.Config{
+	s.config = clientv3.Config{
 		Context:              context.WithoutCancel(ctx),
 		Endpoints:            c.Endpoints,
 		TLS:                  c.TLS,
@@ -83,7 +84,8 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		RejectOldCluster:     false,
 		DialOptions:          append([]grpc.DialOption{grpc.WithConnectParams(reconnect)}, c.DialOptions...),
 		Logger:               zap.NewNop(), // errors come back from the calls
-	})
+	}
+	client, err := clientv3.New(s.config)
 	if err != nil {
 		return nil, fmt.Errorf("etcd at %v: %w", c.Endpoints, err)
 	}
