@@ -85,7 +85,7 @@ func TestReboot(t *testing.T) {
 		for _, m := range all {
 			pending[m] = true
 		}
-		c.until(80*time.Second, "all machines have rebooted", func() error {
+		c.until(140*time.Second, "all machines have rebooted", func() error {
 			down := 0
 			for _, m := range all {
 				boot, err := c.run("local", "exec", m, "cat", "/proc/sys/kernel/random/boot_id")
