@@ -247,9 +247,12 @@ func TestElk(t *testing.T) {
 			container := "elk-" + strings.NewReplacer(".service", "", "@", "-").Replace(name)
 			e.in(m, "docker kill "+container+" >/dev/null")
 			e.until(60*time.Second, name+" is ready again", func() error {
+				if !strings.Contains("\n"+e.in(m, "docker ps --format '{{.Names}}'"), "\n"+container+"\n") {
+					return errors.New("its container does not run")
+				}
 				for _, u := range c.units() {
-					if u.Name == name && (len(u.On) != 1 || u.On[0].State == nil || !u.On[0].State.Ready || !strings.Contains(e.in(m, "docker ps --format '{{.Names}} '"), container+" ")) {
-						return errors.New("it is not")
+					if u.Name == name && (len(u.On) != 1 || u.On[0].State == nil || !u.On[0].State.Ready) {
+						return fmt.Errorf("it is on %d machines, and not ready", len(u.On))
 					}
 				}
 				return nil
