@@ -471,11 +471,18 @@ func TestAnIdleEngineWritesNothing(t *testing.T) {
 	if why := n.engine.Unplaced()["nowhere.service"]; len(why) == 0 {
 		t.Error("the leader does not say why a unit is nowhere")
 	}
-	r := l.revision()
-	l.holds(before, 3*ttl)
-	if now := l.revision(); now != r {
-		t.Errorf("the revision went from %d to %d while nothing happened", r, now)
+	// On a host that is busy a lease may expire, which is a write too: one time
+	// without any says that nobody has to write.
+	for range 5 {
+		r := l.revision()
+		l.holds(before, 3*ttl)
+		now := l.revision()
+		if now == r {
+			return
+		}
+		t.Logf("the revision went from %d to %d while nothing happened", r, now)
 	}
+	t.Error("something is written all the time")
 }
 
 func (l *lab) revision() int64 {
@@ -559,14 +566,15 @@ func TestDrain(t *testing.T) {
 	if _, err := l.st.DeleteOrder(t.Context(), "b"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.st.SetRebalance(t.Context(), &store.Rebalance{Budget: 9}); err != nil {
+	ordered, err := l.st.SetRebalance(t.Context(), &store.Rebalance{Budget: 9})
+	if err != nil {
 		t.Fatal(err)
 	}
 	l.until("the units are evened out", func(v *store.View) bool {
 		for _, m := range []*node{b, next} {
 			l.ready(m)
 		}
-		return v.Rebalance == nil
+		return v.Revision >= ordered && v.Rebalance == nil
 	})
 	if l.count("b") != 3 {
 		t.Errorf("b has %d of 9 units", l.count("b"))
