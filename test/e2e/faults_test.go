@@ -152,6 +152,9 @@ func TestCluster(t *testing.T) {
 				if strings.HasPrefix(addr, "127.") || strings.HasPrefix(addr, "[::1]") || strings.HasSuffix(addr, ":22") {
 					continue
 				}
+				if addr == "172.17.0.1:53" {
+					continue // on Docker's bridge: names, for containers
+				}
 				if port := addr[strings.LastIndexByte(addr, ':')+1:]; (port != "2379" && port != "2380" && port != "7480") || strings.HasPrefix(addr, "0.0.0.0") || strings.HasPrefix(addr, "*") {
 					t.Errorf("%s listens on %s", m, addr)
 				}
