@@ -39,10 +39,10 @@ type host struct {
 
 // wanted is a unit while a plan is made.
 type wanted struct {
-	Unit
+	*Unit
 	name  string
-	on    map[*host]Placed // where it stays or stood
-	home  *host            // where a unit that is not global ends up
+	on    []*host // where it stays or stood
+	home  *host   // where a unit that is not global ends up
 	class *class
 	group *group // of units that are spread; nil: it is not
 }
@@ -76,10 +76,13 @@ func newPlanner(v View) *planner {
 		unplaced: map[string][]Verdict{}, stuck: map[string]string{}, back: map[string]string{},
 		classes: map[string]*class{}, groups: map[string]*group{}, failed: map[string][]Verdict{},
 	}
-	for _, u := range v.Units {
-		w := &wanted{Unit: u, name: u.Spec.Name}
+	all := make([]wanted, len(v.Units))
+	p.sorted = make([]*wanted, len(v.Units))
+	for i := range v.Units {
+		w := &all[i]
+		w.Unit, w.name = &v.Units[i], v.Units[i].Spec.Name
 		p.units[w.name] = w
-		p.sorted = append(p.sorted, w)
+		p.sorted[i] = w
 	}
 	slices.SortFunc(p.sorted, func(a, b *wanted) int { return cmp.Compare(a.name, b.name) })
 	for _, m := range v.Machines {
@@ -116,13 +119,33 @@ func (p *planner) decide(op Op, unit, machine, format string, args ...any) {
 // goes in the order of names, so that of two that exclude each other always the
 // same one stays.
 func (p *planner) keep() {
-	placed := slices.Clone(p.view.Placed)
-	slices.SortFunc(placed, func(a, b Placed) int {
-		return cmp.Or(p.changed(a)-p.changed(b), cmp.Compare(a.Unit, b.Unit), p.preference(a)-p.preference(b), cmp.Compare(a.Machine, b.Machine))
+	type stand struct {
+		pl    *Placed
+		w     *wanted
+		h     *host
+		later int // of two placements the one with less is gone through first
+	}
+	placed := make([]stand, len(p.view.Placed))
+	for i := range p.view.Placed {
+		pl := &p.view.Placed[i]
+		st := stand{pl, p.units[pl.Unit], p.hosts[pl.Machine], 0}
+		if st.w != nil && st.w.Hash != pl.Hash {
+			st.later = 1
+		}
+		placed[i] = st
+	}
+	slices.SortFunc(placed, func(a, b stand) int {
+		if a.later != b.later {
+			return a.later - b.later
+		}
+		if c := cmp.Compare(a.pl.Unit, b.pl.Unit); c != 0 {
+			return c
+		}
+		return cmp.Or(p.preference(a.h)-p.preference(b.h), cmp.Compare(a.h.id, b.h.id))
 	})
 	rollouts := map[string]*rollout{}
-	for _, pl := range placed {
-		h, w := p.hosts[pl.Machine], p.units[pl.Unit]
+	for _, st := range placed {
+		pl, w, h := st.pl, st.w, st.h
 		switch {
 		case w == nil:
 			p.decide(Remove, pl.Unit, h.id, "the unit was destroyed")
@@ -146,10 +169,7 @@ func (p *planner) keep() {
 			}
 		}
 		p.put(w, h)
-		if w.on == nil {
-			w.on = map[*host]Placed{}
-		}
-		w.on[h] = pl
+		w.on = append(w.on, h)
 		why := ""
 		if pl.Wish != launched {
 			why = p.blocked(w)
@@ -172,7 +192,7 @@ func (p *planner) keep() {
 			who := instanceName(w, h)
 			switch {
 			case pl.Hash != w.Hash:
-				r.todo = append(r.todo, update{w, h, pl})
+				r.todo = append(r.todo, update{w, h, *pl})
 			case pl.Failed:
 				r.failed = append(r.failed, who)
 				r.back = r.back || pl.Back
@@ -188,17 +208,10 @@ func (p *planner) keep() {
 	p.roll(rollouts)
 }
 
-func (p *planner) changed(pl Placed) int {
-	if w := p.units[pl.Unit]; w != nil && w.Hash != pl.Hash {
-		return 1
-	}
-	return 0
-}
-
 // preference orders the placements of a unit that is, wrongly, placed more
 // than once: one on a machine that reports is kept before one on a silent one.
-func (p *planner) preference(pl Placed) int {
-	if h := p.hosts[pl.Machine]; h.Suspect {
+func (p *planner) preference(h *host) int {
+	if h.Suspect {
 		return 1
 	}
 	return 0
@@ -442,9 +455,9 @@ func (p *planner) retract(w *wanted, h *host, format string, args ...any) {
 	p.decisions = slices.DeleteFunc(p.decisions, func(d Decision) bool {
 		return d.Unit == w.name && d.Machine == h.id && d.Op != Remove
 	})
-	if _, stood := w.on[h]; stood {
+	if i := slices.Index(w.on, h); i >= 0 {
 		p.decide(Remove, w.name, h.id, format, args...)
-		delete(w.on, h)
+		w.on = slices.Delete(w.on, i, i+1)
 	}
 }
 
