@@ -154,7 +154,7 @@ func (s *settings) run(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	sup, err := member.New(ctx, s.Config, id, member.NewStore(c, "/apps/"+s.App, id), log)
+	sup, err := member.New(s.Config, id, member.NewStore(c, "/apps/"+s.App, id), log)
 	if err != nil {
 		return err
 	}

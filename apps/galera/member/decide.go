@@ -24,6 +24,10 @@ const Unknown = -1
 // Empty reports whether there is no data that could be of use.
 func (p Position) Empty() bool { return p.UUID == "" }
 
+// unread is the position of data whose grastate.dat a crash has spoilt; the
+// data itself may be whole.
+var unread = Position{UUID: "unread", Seqno: Unknown}
+
 func (p Position) String() string { return fmt.Sprintf("%s:%d", p.UUID, p.Seqno) }
 
 // Phase is what a member's server does.
@@ -41,7 +45,7 @@ type Live struct {
 	Machine  string   `json:"machine"`
 	Address  string   `json:"address"` // at which other members reach it
 	Phase    Phase    `json:"phase"`
-	Position Position `json:"position"` // when stopped
+	Position Position `json:"position,omitzero"` // when stopped
 	Why      string   `json:"why,omitempty"`
 }
 
@@ -99,15 +103,15 @@ func wait(format string, args ...any) Action {
 // a write that was acknowledged is on the disk of the member that took it, and
 // write-sets are committed in one order everywhere.
 func Decide(self string, own Position, examined bool, v View) Action {
-	if v.Cluster == nil {
-		return first(self, own, v)
-	}
-	if !own.Empty() && own.UUID != v.Cluster.UUID {
-		return Action{Step: Refuse, Why: fmt.Sprintf("the data here is of cluster %s, this cluster is %s; move it away to join with a copy of this cluster's", own.UUID, v.Cluster.UUID)}
-	}
 	unknown := !own.Empty() && own.Seqno == Unknown
 	if unknown && !examined {
 		return Action{Step: Examine} // also to join, so that only what is missing is sent
+	}
+	if v.Cluster == nil {
+		return first(self, own, v)
+	}
+	if !own.Empty() && own != unread && own.UUID != v.Cluster.UUID {
+		return Action{Step: Refuse, Why: fmt.Sprintf("the data here is of cluster %s, this cluster is %s; move it away to join with a copy of this cluster's", own.UUID, v.Cluster.UUID)}
 	}
 	if peers := v.primaries(self); len(peers) > 0 {
 		return Action{Step: Join, Peers: peers}
@@ -123,6 +127,9 @@ func Decide(self string, own Position, examined bool, v View) Action {
 
 // first is Decide before there ever was a cluster.
 func first(self string, own Position, v View) Action {
+	if peers := v.primaries(self); len(peers) > 0 { // etcd was made anew
+		return wait("there is a cluster at %s, which has not told etcd of itself yet", strings.Join(peers, ", "))
+	}
 	if !own.Empty() {
 		return Action{Step: Refuse, Why: fmt.Sprintf("there is data of cluster %s here and etcd knows of no cluster; adopt it, or move it away", own.UUID)}
 	}
@@ -188,6 +195,7 @@ func (v View) name(id string) string {
 type Server struct {
 	Primary bool
 	Synced  bool // and ready for queries
+	Closed  bool // has given up its connections to the others
 	UUID    string
 	Queue   int           // write-sets received and not applied
 	Members []string      // addresses of all in its view of the cluster
@@ -197,13 +205,15 @@ type Server struct {
 // How long a server may run outside the cluster before it is stopped: shorter
 // if no cluster runs that it could find its way back into.
 const (
-	patience     = 10 * time.Second
-	longPatience = 60 * time.Second
+	patience       = 10 * time.Second
+	longPatience   = 60 * time.Second
+	closedPatience = 3 * time.Second // it does not come back by itself
 )
 
 // Care is what is to be done about a server that runs.
 type Care struct {
 	Stop   string   // not empty: stop it, and why
+	Record bool     // tell etcd of the cluster, for etcd was made anew
 	Enter  bool     // become known: it may soon hold writes no other has
 	Forget []string // known members without which the cluster goes on
 }
@@ -220,6 +230,9 @@ func Attend(self string, s Server, v View) Care {
 		if len(v.primaries(self)) > 0 {
 			limit, why = longPatience, "it does not find its way back into the cluster"
 		}
+		if s.Closed {
+			limit, why = closedPatience, "it has left the cluster"
+		}
 		if s.Cut > limit {
 			return Care{Stop: why}
 		}
@@ -229,6 +242,9 @@ func Attend(self string, s Server, v View) Care {
 	if s.Queue > 0 || !s.Synced {
 		return c
 	}
+	// Only after it is known itself: it has all that members have which etcd
+	// knows no more.
+	c.Record = known && v.Cluster == nil
 	for _, id := range slices.Sorted(maps.Keys(v.Known)) {
 		if _, live := v.Live[id]; id == self || live {
 			continue

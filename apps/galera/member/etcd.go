@@ -234,6 +234,16 @@ func (s *Store) found(ctx context.Context, claim int64, uuid string, k Known) er
 		clientv3.OpDelete(s.prefix+keyClaim))
 }
 
+// record writes the record of a cluster that runs and of which etcd has lost
+// it, and the secrets that its members have.
+func (s *Store) record(ctx context.Context, uuid string, secrets map[string]string) error {
+	ops := []clientv3.Op{clientv3.OpPut(s.prefix+keyRecord, encode(Cluster{uuid, s.id}))}
+	for name, value := range secrets {
+		ops = append(ops, clientv3.OpPut(s.prefix+dirSecret+name, value))
+	}
+	return s.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(s.prefix+keyRecord), "=", 0)}, ops...)
+}
+
 // enter makes this member known, and says what it does.
 func (s *Store) enter(ctx context.Context, l Live) error {
 	return s.txn(ctx, nil,

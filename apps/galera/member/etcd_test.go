@@ -224,6 +224,31 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
+// TestRecordAnew is about a newcomer that finds an empty etcd, under a cluster
+// that runs and has not told it of itself yet.
+func TestRecordAnew(t *testing.T) {
+	t.Parallel()
+	server := etcdtest.Start(t)
+	m := members(t, server, 2)
+	runs, newcomer := m[0], m[1]
+	claim, err := newcomer.claim(t.Context(), read(t, newcomer), live(newcomer, Starting, Position{}))
+	must(t, err)
+	if _, err := newcomer.Secret(t.Context(), SecretPassword, NewPassword); err != nil {
+		t.Fatal(err)
+	}
+	must(t, runs.enter(t.Context(), live(runs, Primary, Position{})))
+	must(t, runs.record(t.Context(), uuid, map[string]string{SecretPassword: "p"}))
+	if err := newcomer.found(t.Context(), claim, other, Known{}); !errors.Is(err, ErrOvertaken) {
+		t.Errorf("a second cluster: %v", err)
+	}
+	if p, err := newcomer.Secret(t.Context(), SecretPassword, NewPassword); err != nil || p != "p" {
+		t.Errorf("the newcomer has %q, %v", p, err)
+	}
+	if err := runs.record(t.Context(), other, nil); !errors.Is(err, ErrOvertaken) {
+		t.Errorf("again: %v", err)
+	}
+}
+
 // TestLease ends a member's lease: what is on it goes, what is known stays.
 func TestLease(t *testing.T) {
 	t.Parallel()

@@ -140,7 +140,7 @@ func (s *Supervisor) clean(snap snapshot) (done bool, err error) {
 
 func (s *Supervisor) examine(ctx context.Context) error {
 	s.setReady(errors.New("finding out how far its data goes"))
-	if err := s.db.prepare(nil, s.cert, s.key); err != nil {
+	if err := s.prepare(ctx, nil); err != nil {
 		return err
 	}
 	p, err := s.db.examine(ctx)
@@ -149,8 +149,8 @@ func (s *Supervisor) examine(ctx context.Context) error {
 		s.log.Error("the data can't be read", "err", err)
 		return nil
 	}
-	if p.Empty() {
-		p = Position{UUID: s.live.Position.UUID, Seqno: Unknown}
+	if p.Empty() && s.live.Position != unread {
+		p = s.live.Position
 	}
 	s.log.Info("examined", "position", p.String())
 	s.live.Position = p
@@ -173,7 +173,7 @@ func (s *Supervisor) bootstrap(ctx context.Context, snap snapshot) error {
 		if err := s.db.wipe(); err != nil {
 			return err
 		}
-		if err := s.db.prepare(nil, s.cert, s.key); err != nil {
+		if err := s.prepare(ctx, nil); err != nil {
 			return err
 		}
 		if err := s.db.install(ctx); err != nil {
@@ -199,7 +199,7 @@ func (s *Supervisor) recover(ctx context.Context, snap snapshot) error {
 		if err := os.WriteFile(s.db.grastate(), []byte(formatGrastate(l.Position)), 0o600); err != nil {
 			return err
 		}
-		if err := s.db.prepare(nil, s.cert, s.key); err != nil {
+		if err := s.prepare(ctx, nil); err != nil {
 			return err
 		}
 		return s.db.start(true, l.Position)
@@ -217,7 +217,7 @@ func (s *Supervisor) join(ctx context.Context, peers []string) error {
 	s.log.Info("joining", "peers", peers, "position", l.Position.String())
 	s.setReady(errors.New(l.Why))
 	return s.begin(ctx, l, func() error {
-		if err := s.db.prepare(peers, s.cert, s.key); err != nil {
+		if err := s.prepare(ctx, peers); err != nil {
 			return err
 		}
 		return s.db.start(false, l.Position)
@@ -319,6 +319,11 @@ func (s *Supervisor) care(ctx context.Context, server Server, snap snapshot) err
 		s.db.stop()
 		return nil
 	}
+	if c.Record {
+		if err := s.record(ctx, server.UUID); err != nil {
+			return err
+		}
+	}
 	if c.Enter {
 		if err := s.store.enter(ctx, s.live); err != nil {
 			return err
@@ -340,6 +345,25 @@ func (s *Supervisor) care(ctx context.Context, server Server, snap snapshot) err
 	}
 	s.judge(server, s.accounts)
 	return nil
+}
+
+// prepare gets what a server needs that is to join peers: of the secrets those
+// that hold now.
+func (s *Supervisor) prepare(ctx context.Context, peers []string) (err error) {
+	if s.password, err = s.store.Secret(ctx, SecretPassword, NewPassword); err != nil {
+		return err
+	}
+	if s.tls, err = s.store.Secret(ctx, SecretTLS, NewTLS); err != nil {
+		return err
+	}
+	cert, key := SplitTLS(s.tls)
+	return s.db.prepare(peers, cert, key)
+}
+
+// record tells etcd of the cluster, with its secrets, if it was made anew.
+func (s *Supervisor) record(ctx context.Context, uuid string) error {
+	s.log.Warn("etcd knows nothing of the cluster any more; telling it", "uuid", uuid)
+	return s.store.record(ctx, uuid, map[string]string{SecretPassword: s.password, SecretTLS: s.tls})
 }
 
 // judge sets the readiness. entered: this member is known to the others, so

@@ -118,7 +118,14 @@ func (m *mariadb) position() (Position, error) {
 	if err != nil {
 		return none, err
 	}
-	return parseGrastate(string(text))
+	p, err := parseGrastate(string(text))
+	if err == nil {
+		return p, nil
+	}
+	if _, serr := os.Stat(filepath.Join(m.settings.Data, "ibdata1")); errors.Is(serr, os.ErrNotExist) {
+		return none, nil // no database has come here yet
+	}
+	return unread, nil
 }
 
 // examine has mariadbd look how far the data goes.
@@ -256,7 +263,7 @@ func (m *mariadb) status(ctx context.Context) (Server, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	rows, err := m.db.QueryContext(ctx, `SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_cluster_status','wsrep_ready',
-		'wsrep_local_state','wsrep_cluster_state_uuid','wsrep_local_recv_queue','wsrep_incoming_addresses')`)
+		'wsrep_connected','wsrep_local_state','wsrep_cluster_state_uuid','wsrep_local_recv_queue','wsrep_incoming_addresses')`)
 	if err != nil {
 		return Server{}, err
 	}
@@ -277,6 +284,7 @@ func serverOf(vars map[string]string) Server {
 	const synced = "4" // https://mariadb.com/kb/en/galera-cluster-status-variables/#wsrep_local_state
 	s := Server{Primary: vars["wsrep_cluster_status"] == "Primary", UUID: vars["wsrep_cluster_state_uuid"]}
 	s.Synced = s.Primary && vars["wsrep_ready"] == "ON" && vars["wsrep_local_state"] == synced
+	s.Closed = vars["wsrep_connected"] == "OFF"
 	s.Queue, _ = strconv.Atoi(vars["wsrep_local_recv_queue"])
 	for _, a := range strings.Split(vars["wsrep_incoming_addresses"], ",") {
 		if host, _, err := net.SplitHostPort(strings.TrimSpace(a)); err == nil {

@@ -159,6 +159,9 @@ func (m *model) attend(n *node) {
 		n.outside, n.examined, n.memory = false, true, n.disk.Seqno
 		m.etcd.Live[n.id] = m.live(n)
 	}
+	if c.Record {
+		m.etcd.Cluster = &Cluster{UUID: uuid, By: n.id}
+	}
 	if c.Enter {
 		m.etcd.Known[n.id] = Known{n.id, "a" + n.id}
 	}
@@ -205,13 +208,32 @@ func (m *model) act() {
 		}
 	case 10:
 		delete(m.etcd.Live, n.id) // its lease ends; it gets another with its next step
+	case 11:
+		m.wipe()
 	default:
 		m.step(n)
 	}
 }
 
+// wipe makes etcd anew under a cluster that runs. Its members tell etcd of
+// themselves, with all they have on their disks, before anything else happens: if they were all lost first, nobody
+// could know that there was a cluster.
+func (m *model) wipe() {
+	if len(m.inside()) == 0 || m.r.IntN(4) > 0 {
+		return
+	}
+	m.say("etcd is made anew")
+	m.etcd = View{Known: map[string]Known{}, Live: map[string]Live{}}
+	for range 2 {
+		for _, n := range m.inside() {
+			n.disk.Seqno = n.memory
+			m.step(n)
+		}
+	}
+}
+
 // TestModel runs many histories of crashes, stops and writes: there is one
-// bootstrap, never two components, and the cluster is never started without an
+// bootstrap, also when etcd is made anew, never two components, and the cluster is never started without an
 // acknowledged write; when all machines are back, it is whole again.
 func TestModel(t *testing.T) {
 	for seed := range uint64(3000) {

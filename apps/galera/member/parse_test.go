@@ -62,7 +62,7 @@ func TestParseRecovered(t *testing.T) {
 
 func TestServerOf(t *testing.T) {
 	vars := func(change ...string) map[string]string {
-		m := map[string]string{"wsrep_cluster_status": "Primary", "wsrep_ready": "ON", "wsrep_local_state": "4",
+		m := map[string]string{"wsrep_cluster_status": "Primary", "wsrep_ready": "ON", "wsrep_connected": "ON", "wsrep_local_state": "4",
 			"wsrep_cluster_state_uuid": uuid, "wsrep_local_recv_queue": "0", "wsrep_incoming_addresses": "10.0.0.1:3306,10.0.0.2:3306"}
 		for i := 0; i < len(change); i += 2 {
 			m[change[i]] = change[i+1]
@@ -88,6 +88,9 @@ func TestServerOf(t *testing.T) {
 		})
 	}
 	if s := serverOf(vars("wsrep_local_recv_queue", "3")); s.Queue != 3 || s.UUID != uuid || !slices.Equal(s.Members, []string{"10.0.0.1", "10.0.0.2"}) {
+		t.Errorf("got %+v", s)
+	}
+	if s := serverOf(vars("wsrep_connected", "OFF", "wsrep_cluster_status", "Disconnected")); !s.Closed || s.Primary {
 		t.Errorf("got %+v", s)
 	}
 	// A member that is about to join has no address yet.

@@ -30,14 +30,14 @@ type Config struct {
 
 // Supervisor runs one member.
 type Supervisor struct {
-	config   Config
-	id       string
-	store    *Store
-	db       *mariadb
-	log      *slog.Logger
-	password string
-	cert     []byte
-	key      []byte
+	config Config
+	id     string
+	store  *Store
+	db     *mariadb
+	log    *slog.Logger
+
+	password string // secrets, since the server's last start
+	tls      string
 
 	nudge chan struct{}
 
@@ -81,17 +81,9 @@ func Open(c Config) (id string, unlock func(), err error) {
 }
 
 // New returns the supervisor of the member id.
-func New(ctx context.Context, c Config, id string, s *Store, log *slog.Logger) (*Supervisor, error) {
+func New(c Config, id string, s *Store, log *slog.Logger) (*Supervisor, error) {
 	sup := &Supervisor{config: c, id: id, store: s, log: log, nudge: make(chan struct{}, 1), backoff: firstBackoff, ready: errors.New("not started yet")}
 	var err error
-	if sup.password, err = s.Secret(ctx, SecretPassword, NewPassword); err != nil {
-		return nil, err
-	}
-	secret, err := s.Secret(ctx, SecretTLS, NewTLS)
-	if err != nil {
-		return nil, err
-	}
-	sup.cert, sup.key = SplitTLS(secret)
 	sup.db, err = newMariaDB(Settings{ID: id, Address: c.Address, Name: c.App, Data: filepath.Join(c.Dir, "data")}, c.Dir)
 	return sup, err
 }
