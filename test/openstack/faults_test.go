@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
 	gopenstack "github.com/gophercloud/gophercloud/v2/openstack"
@@ -390,7 +391,7 @@ func TestPush(t *testing.T) {
 	c := connect(t, "")
 	var names []string
 	for i := range 3 {
-		id := fmt.Sprintf("push-%d", i)
+		id := fmt.Sprintf("push-%d-%d", time.Now().UnixNano(), i) // a lab may be kept from run to run
 		file := t.TempDir() + "/disk"
 		if err := os.WriteFile(file, make([]byte, 3<<20), 0o600); err != nil {
 			t.Fatal(err)
