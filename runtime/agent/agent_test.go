@@ -136,6 +136,23 @@ func TestStartStopRemove(t *testing.T) {
 	})
 }
 
+// What is reported of a unit is what was wished, not the file that was made of
+// it.
+func TestAQuadletFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox(t)
+		a, _ := b.agent()
+		const text = "[Container]\nImage=debian:testing\n"
+		b.say(snapshot(1, placement("a.service", text, store.Launched, 1)))
+		if got := state(a, "a.service"); got.Active != "active" || got.Hash != unit.Hash(text) {
+			t.Errorf("reported: %+v", got)
+		}
+		if got := b.systemd.text("a.service"); !strings.Contains(got, "docker run") {
+			t.Errorf("systemd has:\n%s", got)
+		}
+	})
+}
+
 // G1: whatever becomes of the daemon, what runs goes on.
 func TestAdoption(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 
+	"plasmid/runtime/quadlet"
 	"plasmid/runtime/store"
 	"plasmid/runtime/systemd"
 	"plasmid/runtime/unit"
@@ -75,6 +76,9 @@ func (w *worker) publish(s systemd.State) {
 	}
 	if w.text != "" {
 		state.Hash = unit.Hash(w.text)
+		if d := w.desired; d != nil && quadlet.Same(w.text, d.Text) {
+			state.Hash = d.Hash // of what the file was made from
+		}
 	}
 	switch {
 	case state.Message != "":

@@ -34,7 +34,7 @@ func Explain(verdicts []Verdict) string {
 			return fmt.Sprintf("no machine has %s (%d checked)", rest, causes[0].n)
 		}
 	}
-	const shown = 3
+	const shown = 5
 	var parts []string
 	for i, c := range causes {
 		if i == shown {
