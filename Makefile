@@ -71,13 +71,25 @@ BENCH ?= .
 bench: deps build ## measure, and print one table with baselines and ratios
 	test/run bench '$(BENCH)'
 
+TIER ?= fake
+
+.PHONY: openstack-lab
+openstack-lab: deps ## bring up a real OpenStack on this machine (TIER=fake, lxc or qemu; docs/openstack-lab.md)
+	$(GO) build -trimpath -buildvcs=false -o bin/openstack-lab ./test/lab/openstack
+	bin/openstack-lab up --tier $(TIER)
+
+.PHONY: openstack-lab-down
+openstack-lab-down: ## take that OpenStack down; nothing is left but its cache
+	$(GO) build -trimpath -buildvcs=false -o bin/openstack-lab ./test/lab/openstack
+	bin/openstack-lab down
+
 .PHONY: lint
 lint: ## gofmt, go vet, shellcheck, and golangci-lint if it is there
 	@unformatted=$$(gofmt -l apps bench cmd image internal provision runtime test); \
 		[ -z "$$unformatted" ] || { echo "gofmt: $$unformatted" >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./test/...
-	$(GO) vet -tags openstack ./test/openstack ./provision/openstack
+	$(GO) vet -tags openstack ./test/openstack ./test/lab/openstack ./provision/openstack
 	$(GO) vet -tags bench ./bench
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run test/run; fi
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; fi

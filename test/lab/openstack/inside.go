@@ -83,10 +83,15 @@ func inside() error {
 	signal.Ignore(unix.SIGPIPE)
 	report := &reporter{pipe: json.NewEncoder(events), file: filepath.Join(stateDir, "status.json"),
 		status: status{Tier: string(o.Settings.Tier), Services: map[string]string{}}}
-	if err := mountTree(o); err != nil {
+	err = mountTree(o)
+	if err == nil {
+		report.status.FileSystem, err = device("/")
+	}
+	if err != nil {
 		report.fail(err)
 		return err
 	}
+	report.save()
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
 	ctx, cancel := context.WithCancel(context.Background())

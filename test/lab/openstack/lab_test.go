@@ -116,6 +116,12 @@ func TestLab(t *testing.T) {
 		t.Errorf("a life cycle: %v", err)
 	}
 
+	// As Nova has them for containers.
+	loop := "truncate -s 1M /var/lib/nova/" + s.name + "; losetup --find /var/lib/nova/" + s.name
+	if _, err := run("exec", "--inside", "--", "sh", "-ec", loop); err != nil {
+		t.Fatal(err)
+	}
+
 	// A service that ends is seen.
 	if _, err := run("exec", "--inside", "--", "pkill", "-KILL", "-f", "neutron-l3-agen[t]"); err != nil {
 		t.Fatal(err)
@@ -190,6 +196,15 @@ func checkGone(t *testing.T, s site, pid int) {
 		}
 		return nil
 	})
+	loops, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range loops {
+		if content, err := os.ReadFile(l); err == nil && bytes.Contains(content, []byte(s.name)) {
+			t.Errorf("%s is still there: %s", l, content)
+		}
+	}
 	mounts, err := filepath.Glob("/proc/[0-9]*/mountinfo")
 	if err != nil {
 		t.Fatal(err)

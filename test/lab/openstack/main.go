@@ -62,7 +62,7 @@ through "openstack-lab exec", and nothing is left after "openstack-lab down".`,
 	}
 	c.PersistentFlags().StringVar(&o.dir, "dir", dir, "directory of the cache and the labs (or PLASMID_LAB_DIR)")
 	c.PersistentFlags().StringVar(&o.name, "name", "lab", "name of the lab; several can be up at once")
-	c.AddCommand(upCommand(&o), downCommand(&o), statusCommand(&o), execCommand(&o), envCommand(&o), inside1())
+	c.AddCommand(upCommand(&o), downCommand(&o), statusCommand(&o), execCommand(&o), envCommand(&o), imageCommand(&o), inside1())
 	return c
 }
 
@@ -234,22 +234,29 @@ and OS_CLOUD set. With --inside it has the lab's files, and its processes, too.`
 			if err != nil {
 				return errors.New("nsenter is not installed; run: make deps")
 			}
-			argv := []string{"nsenter", fmt.Sprintf("--target=%d", pid), "--net"}
-			env := os.Environ()
-			clouds := s.clouds()
+			argv := []string{fmt.Sprintf("--target=%d", pid), "--net", "--"}
+			env := append(os.Environ(), "OS_CLIENT_CONFIG_FILE="+s.clouds())
 			if inTree {
-				argv = append(argv, "--mount", "--pid", "--uts", "--ipc", "--root")
-				env = append([]string{"HOME=/root", "TERM=" + os.Getenv("TERM")}, environment[:2]...)
-				clouds = "/etc/openstack/clouds.yaml"
+				argv, env = insideArgs(pid), insideEnvironment()
 			}
-			env = append(env, "OS_CLIENT_CONFIG_FILE="+clouds, "OS_CLOUD="+cloud)
-			return syscall.Exec(nsenter, append(append(argv, "--"), args...), env)
+			argv = append(append([]string{"nsenter"}, argv...), args...)
+			return syscall.Exec(nsenter, argv, append(env, "OS_CLOUD="+cloud))
 		},
 	}
 	c.Flags().BoolVar(&inTree, "inside", false, "with the files and processes of the lab")
 	c.Flags().StringVar(&cloud, "cloud", "lab", "lab, or lab-admin for the administrator")
 	c.Flags().SetInterspersed(false)
 	return c
+}
+
+// insideArgs are those of nsenter before a command that has the lab's files
+// and processes.
+func insideArgs(pid int) []string {
+	return []string{fmt.Sprintf("--target=%d", pid), "--mount", "--net", "--pid", "--uts", "--ipc", "--root", "--"}
+}
+
+func insideEnvironment() []string {
+	return append([]string{"HOME=/root", "OS_CLIENT_CONFIG_FILE=/etc/openstack/clouds.yaml"}, environment...)
 }
 
 func inside1() *cobra.Command {

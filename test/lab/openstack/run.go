@@ -121,9 +121,10 @@ func follow(r io.Reader, see func(event)) error {
 	}
 }
 
-// kill ends every process of the lab and removes its control groups. It says
-// how many processes there were.
+// kill ends every process of the lab and removes its control groups and loop
+// devices. It says how many processes there were.
 func (s site) kill() (int, error) {
+	disks := s.fileSystem()
 	// Everything else in its process namespace ends with process 1.
 	if pid := s.process1(); pid != 0 {
 		_ = unix.Kill(pid, unix.SIGKILL)
@@ -140,7 +141,7 @@ func (s site) kill() (int, error) {
 		}
 		err = errors.Join(err, clearCgroup(dir, deadline))
 	}
-	return len(pids), err
+	return len(pids), errors.Join(err, clearLoops(disks))
 }
 
 // clear takes the lab down: its processes, and its files.
@@ -281,10 +282,11 @@ func (s site) down(ctx context.Context, log *progress.Log) error {
 	if _, err := os.Stat(s.home()); errors.Is(err, fs.ErrNotExist) {
 		if left, err := s.leftovers(); err == nil && len(left) == 0 {
 			log.Printf("the lab is not up")
-			return nil
+			return os.Remove(held.Name())
 		}
 	}
 	t := log.Start("taking the lab down")
+	disks := s.fileSystem()
 	n, err := s.kill()
 	if err == nil {
 		err = os.RemoveAll(s.home())
@@ -297,10 +299,15 @@ func (s site) down(ctx context.Context, log *progress.Log) error {
 	if err != nil {
 		return err
 	}
+	loops, err := loopDevices(disks)
+	if err != nil {
+		return err
+	}
+	left = append(left, loops...)
 	if len(left) > 0 {
 		return fmt.Errorf("the lab left:\n  %s", strings.Join(left, "\n  "))
 	}
-	log.Printf("nothing is left: no process (%d ended), namespace, mount, link, control group or file of the lab", n)
+	log.Printf("nothing is left: no process (%d ended), namespace, mount, link, control group, loop device or file of the lab", n)
 	return os.Remove(held.Name())
 }
 

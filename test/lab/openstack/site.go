@@ -70,20 +70,34 @@ func lock(path, what string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == unix.EWOULDBLOCK {
-		fmt.Fprintf(os.Stderr, "waiting for another command that uses %s\n", what)
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	for waited := false; ; {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == unix.EWOULDBLOCK {
+			if !waited {
+				fmt.Fprintf(os.Stderr, "waiting for another command that uses %s\n", what)
+				waited = true
+			}
+			err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		}
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
-	} else if err != nil {
-		return nil, errors.Join(err, f.Close())
+		// The other may have removed the file, and a third made a new one.
+		mine, err := f.Stat()
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		if now, err := os.Stat(path); err == nil && os.SameFile(mine, now) {
+			return f, nil
+		}
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
 	}
-	return f, nil
 }
 
 // lock keeps other commands from this lab.

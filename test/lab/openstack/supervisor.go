@@ -273,9 +273,10 @@ type reporter struct {
 
 // status is what the file of a running lab says.
 type status struct {
-	Tier     string            `json:"tier"`
-	Ready    bool              `json:"ready"`
-	Services map[string]string `json:"services"`
+	Tier       string            `json:"tier"`
+	FileSystem uint64            `json:"file_system"` // that the lab's tree is, by number
+	Ready      bool              `json:"ready"`
+	Services   map[string]string `json:"services"`
 }
 
 func (r *reporter) tell(e event) {
@@ -287,12 +288,16 @@ func (r *reporter) tell(e event) {
 	if e.Done {
 		r.status.Ready = true
 	}
+	r.save()
+	_ = r.pipe.Encode(e)
+}
+
+func (r *reporter) save() {
 	if content, err := json.MarshalIndent(r.status, "", "  "); err == nil {
 		if os.WriteFile(r.file+".new", append(content, '\n'), 0o600) == nil {
 			_ = os.Rename(r.file+".new", r.file)
 		}
 	}
-	_ = r.pipe.Encode(e)
 }
 
 func (r *reporter) fail(err error) {

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"plasmid/image"
+	"plasmid/internal/progress"
+)
+
+// guestScript makes a file system image for a container of Nova's from the
+// tree of a node image: what it changes is in an overlay, so the tree stays
+// as it is and nothing gets copied twice.
+//
+//   - The host's kernel runs it, so boot loader, kernel and modules stay out.
+//   - Where control groups are those of version 1, systemd in the guest gets a
+//     hierarchy of version 2 for itself before it starts.
+//   - There is no config drive, and nothing by which cloud-init would see that
+//     it runs on OpenStack.
+//   - netplan's and cloud-init's network files match by the permanent address
+//     of a link, which a veth hasn't.
+const guestScript = `
+mount --make-rprivate /
+mkdir "$WORK/upper" "$WORK/work" "$WORK/root"
+mount -t overlay overlay -o "lowerdir=$TREE,upperdir=$WORK/upper,workdir=$WORK/work" "$WORK/root"
+cd "$WORK/root"
+rm -rf boot/* usr/lib/modules/* vmlinuz* initrd.img*
+: >etc/fstab
+rm -f usr/sbin/init
+cat >usr/sbin/init <<'END'
+#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+if grep -qv ^0:: /proc/self/cgroup; then
+	umount -l -R /sys/fs/cgroup
+	mount -t cgroup2 none /mnt
+	mkdir -p "/mnt/$LIBVIRT_LXC_NAME"
+	echo 1 >"/mnt/$LIBVIRT_LXC_NAME/cgroup.procs"
+	umount /mnt
+	exec unshare -C sh -c 'mount -t cgroup2 none /sys/fs/cgroup; exec /usr/lib/systemd/systemd'
+fi
+exec /usr/lib/systemd/systemd
+END
+chmod 755 usr/sbin/init
+cat >etc/cloud/cloud.cfg.d/95-lab.cfg <<'END'
+datasource_list: [OpenStack, None]
+network: {config: disabled}
+END
+cat >etc/systemd/network/80-eth.network <<'END'
+[Match]
+Name=eth*
+[Network]
+DHCP=ipv4
+[DHCPv4]
+UseMTU=yes
+END
+for unit in systemd-udevd.service dev-hugepages.mount systemd-networkd-wait-online.service; do
+	ln -sf /dev/null "etc/systemd/system/$unit"
+done
+truncate -s 1500M "$OUT"
+mke2fs -q -t ext4 -L plasmid-root -O ^has_journal -d . "$OUT"
+`
+
+// guestImage puts an image for the tier lxc, made from the tree of a node
+// image, into a lab that is up.
+func (s site) guestImage(ctx context.Context, log *progress.Log, tree, name string) error {
+	pid := s.process1()
+	if pid == 0 {
+		return errNotUp
+	}
+	if info, err := os.Stat(filepath.Join(tree, "usr/lib/systemd/systemd")); err != nil || info.IsDir() {
+		return fmt.Errorf("%s is not the tree of a node image (there is no systemd in it)", tree)
+	}
+	work, err := os.MkdirTemp(s.home(), "guest")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	raw := filepath.Join(work, "guest.raw")
+	t := log.Start("container image from %s", tree)
+	c := exec.CommandContext(ctx, "sh", "-ec", guestScript)
+	c.Env = append(os.Environ(), "TREE="+tree, "WORK="+work, "OUT="+raw)
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	err = said(c.CombinedOutput())
+	t.Done(err)
+	if err != nil {
+		return err
+	}
+	in, err := os.Open(raw)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	t = log.Start("uploading it as %s", name)
+	c = exec.CommandContext(ctx, "nsenter", append(insideArgs(pid), "openstack", "image", "create",
+		"--disk-format=raw", "--container-format=bare", "--public", name)...)
+	c.Env = append(insideEnvironment(), "OS_CLOUD=lab-admin")
+	c.Stdin = in
+	err = said(c.CombinedOutput())
+	t.Done(err)
+	return err
+}
+
+// said puts what a program said into its error.
+func said(out []byte, err error) error {
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+func imageCommand(o *options) *cobra.Command {
+	var tree, name, state string
+	c := &cobra.Command{
+		Use:   "image",
+		Short: "put a node image into a lab of tier lxc",
+		Long: `Makes an image for containers from the tree of a node image (the newest that
+"plasmid image build" has made, if none is named) and puts it into the lab.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := o.site()
+			if err != nil {
+				return err
+			}
+			if tree == "" {
+				latest, err := image.Latest(state)
+				if err != nil {
+					return errors.Join(err, errors.New("make one with: plasmid image build --tree-only"))
+				}
+				tree = latest.Tree()
+			}
+			return s.guestImage(c.Context(), newLog(), tree, name)
+		},
+	}
+	c.Flags().StringVar(&tree, "tree", "", "the tree of a node image (default: the newest in --state)")
+	c.Flags().StringVar(&state, "state", "/var/lib/plasmid", "Plasmid's state directory")
+	c.Flags().StringVar(&name, "as", "plasmid-lxc", "name of the image in the lab")
+	return c
+}
