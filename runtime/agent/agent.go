@@ -20,6 +20,7 @@ import (
 
 // Store is what an agent needs of the store.
 type Store interface {
+	Admits(ctx context.Context, m store.Machine) error
 	FollowPlacements(ctx context.Context, machine string, f func(store.PlacementUpdate)) error
 	Join(ctx context.Context, m store.Machine, ttl time.Duration) (*store.Session, error)
 }
@@ -159,6 +160,10 @@ func (a *Agent) adopt() error {
 	return nil
 }
 
+// admitRetry is how soon it is asked again whether placements are this
+// machine's.
+const admitRetry = time.Second
+
 // worker returns the unit's worker, and makes it if there is none. a.mu is
 // held.
 func (a *Agent) worker(name string) *worker {
@@ -172,9 +177,18 @@ func (a *Agent) worker(name string) *worker {
 	return w
 }
 
-// follow takes the placements from the store until ctx ends.
+// follow takes the placements from the store until ctx ends. A machine that was
+// cloned from another takes none: they are the other's, which runs them already.
 func (a *Agent) follow(ctx context.Context) {
 	for ctx.Err() == nil {
+		if err := a.Store.Admits(ctx, a.Machine); err != nil {
+			// Why is said where joining fails.
+			select {
+			case <-ctx.Done():
+			case <-time.After(admitRetry):
+			}
+			continue
+		}
 		fctx, cancel := context.WithCancel(ctx)
 		a.mu.Lock()
 		a.renew = cancel

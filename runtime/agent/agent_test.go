@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -149,6 +150,32 @@ func TestAQuadletFile(t *testing.T) {
 		}
 		if got := b.systemd.text("a.service"); !strings.Contains(got, "docker run") {
 			t.Errorf("systemd has:\n%s", got)
+		}
+	})
+}
+
+// A machine that was cloned from another after its first boot follows nobody's
+// placements until it has an ID of its own.
+func TestACloneDoesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBox(t)
+		_, crash := b.agent()
+		b.say(snapshot(1, placement("mine.service", plain, store.Launched, 1)))
+		b.did("install mine.service", "start mine.service", "started mine.service")
+		crash()
+		b.store.refuses.Store(true)
+		b.agent()
+		theirs := snapshot(2, placement("theirs.service", plain, store.Launched, 2))
+		select {
+		case b.store.updates <- theirs:
+			t.Error("it follows the placements of the machine that it was cloned from")
+		case <-time.After(time.Minute):
+		}
+		b.did()
+		b.store.refuses.Store(false)
+		b.say(theirs)
+		if !b.systemd.runs("theirs.service") || b.systemd.runs("mine.service") {
+			t.Error("it does not follow its placements")
 		}
 	})
 }
@@ -458,7 +485,17 @@ func TestAForeignUnit(t *testing.T) {
 }
 
 // fakeStore hands on the updates that a test makes.
-type fakeStore struct{ updates chan store.PlacementUpdate }
+type fakeStore struct {
+	updates chan store.PlacementUpdate
+	refuses atomic.Bool // the machine's ID is another's
+}
+
+func (s *fakeStore) Admits(_ context.Context, m store.Machine) error {
+	if s.refuses.Load() {
+		return &store.DuplicateMachineError{ID: m.ID, Other: store.Machine{ID: m.ID, Name: "two"}}
+	}
+	return nil
+}
 
 func (s *fakeStore) FollowPlacements(ctx context.Context, _ string, f func(store.PlacementUpdate)) error {
 	for {

@@ -93,6 +93,13 @@ func (ss *Session) Sweep(ctx context.Context, keep func(key string) bool) error 
 	return nil
 }
 
+// Admits returns nil if the machine's ID is its own: a *DuplicateMachineError if
+// another live machine has it, other errors if the store can't say.
+func (s *Store) Admits(ctx context.Context, m Machine) error {
+	_, err := s.other(ctx, m)
+	return err
+}
+
 // other returns the lease of a key that this machine left, and an error if the
 // key is another machine's.
 func (s *Store) other(ctx context.Context, m Machine) (clientv3.LeaseID, error) {
