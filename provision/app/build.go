@@ -206,7 +206,9 @@ func (b *Builder) buildah(ctx context.Context, args ...string) error {
 	all := append([]string{"--root", store, "--runroot", filepath.Join(b.dir(), "run"), "--storage-driver", "overlay"}, args...)
 	cmd := exec.CommandContext(ctx, "buildah", all...)
 	cmd.Env = append(os.Environ(), "BUILDAH_ISOLATION=chroot", "TMPDIR="+b.dir())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	// It mounts its storage, and what it builds; in a mount namespace of its own
+	// nothing of that is left on the host when it is killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Unshareflags: syscall.CLONE_NEWNS}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()
