@@ -47,6 +47,7 @@ type endpoint struct {
 	name string
 	base string
 	dial dialer
+	kept chan net.Conn // the connection that came in first, for the first request
 	http *http.Client
 }
 
@@ -83,9 +84,17 @@ func New(c Config) (*Client, error) {
 		if c.Dial != nil {
 			base, dial = "http://plasmid", c.Dial
 		}
+		kept := make(chan net.Conn, 1)
 		t := &http.Transport{TLSClientConfig: c.TLS, TLSHandshakeTimeout: dialTimeout,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
-		cl.endpoints = append(cl.endpoints, endpoint{e, strings.TrimSuffix(base, "/"), dial, &http.Client{Transport: t}})
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				select {
+				case conn := <-kept:
+					return conn, nil
+				default:
+					return dial(ctx)
+				}
+			}}
+		cl.endpoints = append(cl.endpoints, endpoint{e, strings.TrimSuffix(base, "/"), dial, kept, &http.Client{Transport: t}})
 	}
 	return cl, nil
 }
@@ -111,7 +120,15 @@ func (c *Client) first(ctx context.Context) int {
 	for i, e := range c.endpoints {
 		dialers[i] = e.dial
 	}
-	return race(ctx, dialers)
+	winner, conn := race(ctx, dialers)
+	if conn != nil {
+		select {
+		case c.endpoints[winner].kept <- conn:
+		default: // two requests began at once
+			conn.Close()
+		}
+	}
+	return winner
 }
 
 // do sends a request to the first endpoint that can be reached.

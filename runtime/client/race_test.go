@@ -26,8 +26,7 @@ func TestRace(t *testing.T) {
 			case <-time.After(time.Second):
 			}
 		}
-		here, there := net.Pipe()
-		there.Close()
+		here, _ := net.Pipe()
 		return here, nil
 	}
 	for _, test := range []struct {
@@ -52,7 +51,13 @@ func TestRace(t *testing.T) {
 			for _, a := range test.addresses {
 				dialers = append(dialers, func(ctx context.Context) (net.Conn, error) { return dial(ctx, a) })
 			}
-			got := race(ctx, dialers)
+			got, conn := race(ctx, dialers)
+			if conn != nil {
+				conn.Close()
+			}
+			if won := test.want != "shut" && test.want != "dead"; won != (conn != nil) {
+				t.Errorf("%v: the connection is %v", test.addresses, conn)
+			}
 			if test.addresses[got] != test.want || got != slices.Index(test.addresses, test.want) || time.Since(start) > test.within {
 				t.Errorf("%v: took %d after %v, want %s within %v", test.addresses, got, time.Since(start), test.want, test.within)
 			}
