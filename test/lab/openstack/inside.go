@@ -262,6 +262,7 @@ func (l *lab) setUp(ctx context.Context, api *cloud) error {
 	}
 	l.stop(20*time.Second, others...)
 	l.stop(time.Minute, l.running["mariadb"])
+	l.ends.Wait()
 	// Queues of services that are no more.
 	return os.RemoveAll("/var/lib/rabbitmq/mnesia")
 }

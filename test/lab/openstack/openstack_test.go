@@ -235,6 +235,7 @@ func testServices(t *testing.T) (*lab, *strings.Builder) {
 		for _, p := range l.running {
 			l.stop(0, p)
 		}
+		l.ends.Wait()
 	})
 	return l, &said
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -121,6 +122,7 @@ type lab struct {
 	report  *reporter
 	heart   func(context.Context) (map[string]time.Time, error)
 	running map[string]*process
+	ends    sync.WaitGroup // of what tells that a service has ended
 }
 
 // bringUp starts services, each as soon as those that it needs are ready, and
@@ -187,10 +189,10 @@ func (l *lab) startService(ctx context.Context, s service, pulse *pulse) error {
 		}
 	}
 	l.report.tell(event{Service: s.name, State: "ready", Seconds: time.Since(began).Seconds()})
-	go func() {
+	l.ends.Go(func() {
 		<-p.done
 		l.report.tell(event{Service: s.name, State: ended(p.status)})
-	}()
+	})
 	return nil
 }
 
