@@ -224,7 +224,8 @@ func TestPulse(t *testing.T) {
 var theSupervisor = sync.OnceValue(func() *supervisor { return newSupervisor("") })
 
 // testServices runs a lab of services without its namespaces.
-func testServices(t *testing.T) (*lab, *strings.Builder) {
+// testServices is a lab without services, and what it has told so far.
+func testServices(t *testing.T) (*lab, func() string) {
 	dir := t.TempDir()
 	var said strings.Builder
 	s := theSupervisor()
@@ -237,7 +238,11 @@ func testServices(t *testing.T) (*lab, *strings.Builder) {
 		}
 		l.ends.Wait()
 	})
-	return l, &said
+	return l, func() string {
+		l.report.mu.Lock()
+		defer l.report.mu.Unlock()
+		return said.String()
+	}
 }
 
 func exists(path string) func(context.Context) error {
@@ -259,9 +264,10 @@ func TestBringUpInOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, second := strings.Index(said.String(), "first"), strings.Index(said.String(), "second")
+	words := said()
+	first, second := strings.Index(words, "first"), strings.Index(words, "second")
 	if first < 0 || second < first {
-		t.Errorf("said %s", said)
+		t.Errorf("said %s", words)
 	}
 	one := l.running["first"]
 	if err := l.bringUp(t.Context(), []service{{name: "first"}}); err != nil || l.running["first"] != one {

@@ -129,16 +129,18 @@ type lab struct {
 // returns when all are. The first that fails ends the wait.
 func (l *lab) bringUp(ctx context.Context, all []service) error {
 	ready := map[string]chan struct{}{}
+	var missing []service
 	for _, s := range all {
 		ready[s.name] = make(chan struct{})
+		if l.running[s.name] != nil {
+			close(ready[s.name])
+		} else {
+			missing = append(missing, s)
+		}
 	}
 	pulse := &pulse{ask: l.heart, turn: make(chan struct{}, 1)}
 	g, ctx := errgroup.WithContext(ctx)
-	for _, s := range all {
-		if l.running[s.name] != nil {
-			close(ready[s.name])
-			continue
-		}
+	for _, s := range missing {
 		g.Go(func() error {
 			for _, n := range s.needs {
 				select {
