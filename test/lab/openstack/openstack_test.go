@@ -334,7 +334,7 @@ func TestReporterKeepsState(t *testing.T) {
 	if diff := cmp.Diff(status{Services: map[string]string{"a": "ready"}}, st); diff != "" {
 		t.Error(diff)
 	}
-	if err := follow(strings.NewReader(said.String()), func(event) {}); err == nil || err.Error() != "b ended" {
+	if err := follow(strings.NewReader(said()), func(event) {}); err == nil || err.Error() != "b ended" {
 		t.Errorf("heard %v", err)
 	}
 	st.Services["c"] = "ended with status 1"
