@@ -51,6 +51,7 @@ demo-down: build ## take the demo down; nothing is left
 	$(PLASMID) down --yes
 
 .PHONY: test
+test: PACKAGES += gcc libc6-dev
 test: deps build ## everything the tests need, and the tests
 	test/run
 
