@@ -128,7 +128,10 @@ func TestFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.must(f.store.DeleteApp(ctx, "shop"))
+	// Deployed anew at once: the app's units ask for its files as they start, and
+	// the deletion, whenever it is heard of, takes nothing of the new ones.
 	f.must(f.store.PutAppAccess(ctx, "shop", store.AppAccess{Cert: "again"}))
+	f.must(f.Ensure(ctx, "shop"))
 	f.until("shop/client.crt", "again")
 	f.must(f.store.DeleteApp(ctx, "shop"))
 	f.until("shop/client.crt", "")

@@ -459,7 +459,11 @@ func TestAcknowledgedLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.store.kill()
-	time.AfterFunc(time.Second, c.store.start)
+	started := make(chan struct{})
+	time.AfterFunc(time.Second, func() {
+		defer close(started)
+		c.store.start()
+	})
 	begun := time.Now()
 	if n, err := cl.Send([]any{map[string]any{"message": `{"n":1}`, "source": "a", "offset": 0}}); n != 1 || err != nil {
 		t.Fatalf("%d, %v", n, err)
@@ -467,6 +471,7 @@ func TestAcknowledgedLate(t *testing.T) {
 	if took := time.Since(begun); took < time.Second+settle {
 		t.Errorf("acknowledged after %v", took)
 	}
+	<-started
 	c.written = 1
 	c.store.restart()
 	c.exact()
