@@ -326,7 +326,7 @@ func TestRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBox(t)
 		a, _ := b.agent()
-		b.systemd.failInstall = errors.New("the disk is full")
+		b.systemd.refuse(errors.New("the disk is full"))
 		begun := time.Now()
 		b.say(snapshot(1, placement("u.service", plain, store.Launched, 1)))
 		if s := state(a, "u.service"); !strings.Contains(s.Message, "the disk is full") || s.GaveUp {
@@ -343,7 +343,7 @@ func TestRetry(t *testing.T) {
 		if !slices.Equal(at, want) {
 			t.Errorf("it was tried at %v, want %v", at, want)
 		}
-		b.systemd.failInstall = nil
+		b.systemd.refuse(nil)
 		time.Sleep(lastRetry)
 		b.did("install u.service", "start u.service", "started u.service")
 		if s := state(a, "u.service"); s.Message != "" || s.Active != "active" {
@@ -720,6 +720,13 @@ func (s *fakeSystemd) Kill(_ context.Context, name string) error {
 	s.log.add("kill %s", name)
 	s.end(name, "failed")
 	return nil
+}
+
+// refuse has every Install fail with err, until it is nil.
+func (s *fakeSystemd) refuse(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failInstall = err
 }
 
 func (s *fakeSystemd) Install(ctx context.Context, name, text string, _ bool) error {

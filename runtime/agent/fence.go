@@ -329,11 +329,22 @@ func (w *worker) cutOff(kill time.Time, why string) {
 		}
 	}
 	w.agent.marks.remove(w.name)
+	w.note("it was stopped: " + why)
 	w.mu.Lock()
 	w.cutting--
 	w.mu.Unlock()
-	w.note("it was stopped: " + why)
 	signal(w.woken)
+}
+
+// mayStart is an error while the unit is being stopped for lack of a claim. Its
+// end wakes the worker.
+func (w *worker) mayStart() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cutting > 0 {
+		return errors.New("it is being stopped, because its claim is lost")
+	}
+	return nil
 }
 
 // killContainer ends the unit's container, which is Docker's child and not the

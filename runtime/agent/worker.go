@@ -241,15 +241,17 @@ func (w *worker) fetch(ctx context.Context, spec unit.Spec) error {
 func (w *worker) start(ctx context.Context, p *store.Placement, spec unit.Spec) error {
 	w.note("")
 	if spec.Singleton {
+		// Asked before, so that what the claim's wait says is not overwritten
+		// when the unit has stopped, and after, as the wait may be long.
+		if err := w.mayStart(); err != nil {
+			return err
+		}
 		if err := w.claim(ctx); err != nil {
 			return err
 		}
-	}
-	w.mu.Lock()
-	cutting := w.cutting > 0
-	w.mu.Unlock()
-	if cutting {
-		return errors.New("it is being stopped, because its claim is lost")
+		if err := w.mayStart(); err != nil {
+			return err
+		}
 	}
 	wait, err := w.agent.Systemd.Start(ctx, w.name)
 	if err != nil {
