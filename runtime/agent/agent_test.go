@@ -677,15 +677,17 @@ func (s *fakeSystemd) Start(ctx context.Context, name string) (systemd.Wait, err
 			s.log.add("failed %s", name)
 			return "failed"
 		}
-		started := false
+		activating := false
+		s.set(name, func(u *fakeUnit) { activating = u.active == "activating" })
+		if activating {
+			// Before anybody can see it and act on it.
+			s.log.add("started %s", name)
+		}
 		s.set(name, func(u *fakeUnit) {
-			if started = u.active == "activating"; started {
+			if u.active == "activating" {
 				u.active = "active"
 			}
 		})
-		if started {
-			s.log.add("started %s", name)
-		}
 		return "done"
 	}), nil
 }
