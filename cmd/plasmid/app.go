@@ -20,11 +20,15 @@ import (
 	"plasmid/runtime/client"
 )
 
-// planApp builds the app's images and compares.
+// planApp builds the app's images and compares; first of all it looks whether
+// the cluster has what they need.
 func planApp(ctx context.Context, g *globals, access *join.Access, cl *client.Client, dir string, a config.App, log *progress.Log) (*app.Plan, app.Cluster, error) {
 	target := appTarget(access, cl, log, isReady, "")
 	loaded, err := loadApp(dir, a)
 	if err != nil {
+		return nil, target, err
+	}
+	if err := app.CheckSecrets(ctx, target, loaded); err != nil {
 		return nil, target, err
 	}
 	builds, err := g.builder().Build(ctx, loaded)

@@ -34,6 +34,7 @@ variable "instances" { default = 2 }
 app "shop" {
   keys = { "/config/motto" = "hi" }
   certificate "inner" {}
+  secret "password" { description = "of the till" }
   image "web" {
     context = "web"
     files   = ["boot"]
@@ -89,6 +90,9 @@ func TestLoadMistakes(t *testing.T) {
 		{"key that climbs", `"/config/motto"`, `"/../other/x"`, "a key is a path"},
 		{"certificate's name", `"inner"`, `"../x"`, "lower-case"},
 		{"two certificates", `certificate "inner" {}`, "certificate \"inner\" {}\ncertificate \"inner\" {}", "another certificate"},
+		{"secret's name", `secret "password"`, `secret "../x"`, "secret's name"},
+		{"two secrets", `certificate "inner" {}`, "certificate \"inner\" {}\nsecret \"password\" {}", "another secret"},
+		{"a secret that is made", `secret "password"`, `secret "inner.key"`, "leave the secret out"},
 		{"no such file", `["boot"]`, `["bot"]`, "which is no file"},
 		{"timeout", `"90s"`, `"90"`, "a duration such as"},
 		{"negative timeout", `"90s"`, `"-1s"`, "a duration such as"},
@@ -231,5 +235,22 @@ func TestScaledFromRunning(t *testing.T) {
 	text, err := Cluster{}.scaledText(t.Context(), a, a.Units[0], map[int]api.Unit{7: {Text: "seven"}, 2: {Text: "two"}}, none)
 	if err != nil || text != "two" {
 		t.Errorf("%q %v", text, err)
+	}
+}
+
+// What an app can't do without is asked for before anything is done, with the
+// place that asks and the command that helps.
+func TestSecrets(t *testing.T) {
+	dir := wholeDir(t, whole)
+	a, err := Load(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := filepath.Join(dir, "app.hcl") + ":6: secret password (of the till) is not set; set it with: plasmid secret set shop password"
+	if err := unset(a, map[string]bool{"other": true}); err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	if err := unset(a, map[string]bool{"password": true}); err != nil {
+		t.Error(err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/gocty"
 
+	"plasmid/runtime/store"
 	"plasmid/runtime/unit"
 )
 
@@ -33,6 +34,15 @@ type App struct {
 	Keys map[string]string
 	// Certificates are made once, and given to the app's containers.
 	Certificates []string
+	// Secrets are those that an operator has to set before it is deployed.
+	Secrets []Secret
+}
+
+// Secret is one that an app's containers can't do without.
+type Secret struct {
+	Name        string
+	Description string
+	Range       hcl.Range // where app.hcl asks for it
 }
 
 // Image is built from a directory with a Dockerfile.
@@ -81,6 +91,7 @@ type appBlock struct {
 	Name         string             `hcl:"name,label"`
 	Keys         map[string]string  `hcl:"keys,optional"`
 	Certificates []certificateBlock `hcl:"certificate,block"`
+	Secrets      []secretBlock      `hcl:"secret,block"`
 	Images       []imageBlock       `hcl:"image,block"`
 	Units        []unitBlock        `hcl:"unit,block"`
 	Front        *Front             `hcl:"front,block"`
@@ -90,6 +101,12 @@ type appBlock struct {
 type certificateBlock struct {
 	Name  string    `hcl:"name,label"`
 	Range hcl.Range `hcl:",def_range"`
+}
+
+type secretBlock struct {
+	Name        string    `hcl:"name,label"`
+	Description string    `hcl:"description,optional"`
+	Range       hcl.Range `hcl:",def_range"`
 }
 
 type imageBlock struct {
@@ -175,6 +192,9 @@ func (l *loader) load(body hcl.Body, vars map[string]any) {
 	for _, c := range f.App.Certificates {
 		l.certificate(c)
 	}
+	for _, s := range f.App.Secrets {
+		l.secret(s)
+	}
 	for _, i := range f.App.Images {
 		l.image(i)
 	}
@@ -225,6 +245,21 @@ func (l *loader) certificate(b certificateBlock) {
 		l.problem(b.Range, "Duplicate certificate", "There is another certificate %q.", b.Name)
 	}
 	l.app.Certificates = append(l.app.Certificates, b.Name)
+}
+
+func (l *loader) secret(b secretBlock) {
+	if err := store.CheckSecret(l.app.Name, b.Name); err != nil {
+		l.problem(b.Range, "Invalid secret", "%s.", err)
+	}
+	for _, c := range l.app.Certificates {
+		if b.Name == c+".crt" || b.Name == c+".key" {
+			l.problem(b.Range, "Made by itself", "%s is of certificate %q, which a deployment makes; leave the secret out.", b.Name, c)
+		}
+	}
+	if slices.ContainsFunc(l.app.Secrets, func(o Secret) bool { return o.Name == b.Name }) {
+		l.problem(b.Range, "Duplicate secret", "There is another secret %q.", b.Name)
+	}
+	l.app.Secrets = append(l.app.Secrets, Secret(b))
 }
 
 func (l *loader) image(b imageBlock) {

@@ -61,7 +61,7 @@ func TestReference(t *testing.T) {
 	}
 	row := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|")
 	for name, block := range map[string]any{
-		"variable": variableBlock{}, "app": appBlock{}, "certificate": certificateBlock{},
+		"variable": variableBlock{}, "app": appBlock{}, "certificate": certificateBlock{}, "secret": secretBlock{},
 		"image": imageBlock{}, "unit": unitBlock{}, "front": Front{},
 	} {
 		var want, have []string

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -49,6 +50,35 @@ func MakePlan(ctx context.Context, c Cluster, a *App, builds []Built) (*Plan, er
 	}
 	p.compare(keys, secrets)
 	return p, nil
+}
+
+// CheckSecrets refuses an app whose containers would start without secrets that
+// they need. It is asked first, before images are built.
+func CheckSecrets(ctx context.Context, c Cluster, a *App) error {
+	if len(a.Secrets) == 0 {
+		return nil
+	}
+	_, secrets, err := stored(ctx, c, a.Name)
+	if err != nil {
+		return err
+	}
+	return unset(a, secrets)
+}
+
+func unset(a *App, secrets map[string]bool) error {
+	var errs []error
+	for _, s := range a.Secrets {
+		if secrets[s.Name] {
+			continue
+		}
+		what := ""
+		if s.Description != "" {
+			what = " (" + s.Description + ")"
+		}
+		errs = append(errs, fmt.Errorf("%s:%d: secret %s%s is not set; set it with: plasmid secret set %s %s",
+			s.Range.Filename, s.Range.Start.Line, s.Name, what, a.Name, s.Name))
+	}
+	return errors.Join(errs...)
 }
 
 // references are the images' names on every machine, pinned by their digests.
