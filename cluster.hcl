@@ -19,5 +19,5 @@ cluster "demo" {
     metadata = { role = "core" }
   }
 
-  app "hello" { source = "apps/hello" }
+  app "elk" { source = "apps/elk" } # or the smaller apps/hello
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"plasmid/internal/progress"
@@ -43,10 +44,10 @@ type Result struct {
 // have not changed are left alone.
 func Deploy(ctx context.Context, c Cluster, p *Plan) (Result, error) {
 	var r Result
-	if p.has("unit") {
-		if err := c.push(ctx, p.app, p.builds); err != nil {
-			return r, err
-		}
+	// Also when no unit changes: machines may have been replaced by new ones, which
+	// have no images.
+	if err := c.push(ctx, p.app, p.builds, p.has("unit")); err != nil {
+		return r, err
 	}
 	// Also when nothing else changes: its certificate may have to be renewed.
 	if err := prepare(ctx, c.Access, p.app); err != nil {
@@ -65,7 +66,9 @@ func Deploy(ctx context.Context, c Cluster, p *Plan) (Result, error) {
 	return r, err
 }
 
-func (c Cluster) push(ctx context.Context, a *App, builds []Built) error {
+// push sees to it that enough machines have the images. If they are not new, the
+// machines that answer have to do: others may be starting.
+func (c Cluster) push(ctx context.Context, a *App, builds []Built, fresh bool) error {
 	endpoints, err := c.Access.Endpoints()
 	if err != nil {
 		return err
@@ -75,9 +78,22 @@ func (c Cluster) push(ctx context.Context, a *App, builds []Built) error {
 		DialContext: c.Access.DialContext, TLSHandshakeTimeout: dialTimeout,
 	}}
 	defer http.CloseIdleConnections()
-	for _, b := range builds {
-		task := c.Log.Start("image %s/%s to %d machines", a.Name, b.Name, min(images.Copies, len(endpoints)))
-		if err := task.Done(images.Push(ctx, http, endpoints, b.Layout, b.Digest)); err != nil {
+	have, lack := make([][]string, len(builds)), make([][]string, len(builds))
+	var wg sync.WaitGroup
+	for i, b := range builds { // together: a machine that is lost is waited for once
+		wg.Go(func() { have[i], lack[i] = images.Holders(ctx, http, endpoints, b.Digest) })
+	}
+	wg.Wait()
+	for i, b := range builds {
+		to := endpoints
+		if !fresh {
+			to = slices.Concat(have[i], lack[i])
+		}
+		if len(to) > 0 && len(have[i]) >= min(images.Copies, len(to)) {
+			continue
+		}
+		task := c.Log.Start("image %s/%s to %d machines", a.Name, b.Name, min(images.Copies, len(to)))
+		if err := task.Done(images.Push(ctx, http, to, b.Layout, b.Digest)); err != nil {
 			return err
 		}
 	}

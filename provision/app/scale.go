@@ -93,7 +93,7 @@ func (c Cluster) scaledText(ctx context.Context, a *App, u Unit, running map[int
 	if err != nil {
 		return "", err
 	}
-	if err := c.push(ctx, a, builds); err != nil {
+	if err := c.push(ctx, a, builds, true); err != nil {
 		return "", err
 	}
 	return a.text(u, references(a, builds)), nil

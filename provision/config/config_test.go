@@ -275,6 +275,9 @@ func TestExample(t *testing.T) {
 	if len(c.Nodes) != 1 || c.Nodes[0].Count != 5 || c.Nodes[0].Etcd != 3 {
 		t.Errorf("%+v", c.Nodes)
 	}
+	if len(c.Apps) != 1 || c.Apps[0].Name != "elk" || c.Apps[0].Source != "apps/elk" {
+		t.Errorf("%+v", c.Apps)
+	}
 }
 
 func TestReboot(t *testing.T) {

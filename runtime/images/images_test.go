@@ -433,6 +433,13 @@ func TestPush(t *testing.T) {
 		if n != Copies {
 			t.Errorf("%d machines have it", n)
 		}
+		var all []string
+		for _, m := range append(ms, serve(t, broken())) {
+			all = append(all, m.endpoint())
+		}
+		if have, lack := Holders(t.Context(), client(t), all, string(i.digest())); !slices.Equal(have, all[:Copies]) || !slices.Equal(lack, all[Copies:5]) {
+			t.Errorf("of %v\n%v have it, %v lack it", all, have, lack)
+		}
 		sent := ms[0].count(http.MethodPut)
 		if err := push(ms...); err != nil || ms[0].count(http.MethodPut) != sent {
 			t.Errorf("again: %v, %d blobs were sent", err, ms[0].count(http.MethodPut)-sent)

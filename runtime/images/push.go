@@ -16,6 +16,29 @@ import (
 // many: the loss of one makes no image unobtainable.
 const Copies = 3
 
+// Holders asks machines for an image: some have it whole, which they do when
+// they have its manifest, for that is the last to come, and some lack it. Those
+// that do not answer are neither.
+func Holders(ctx context.Context, client *http.Client, endpoints []string, digest string) (have, lack []string) {
+	statuses := make([]int, len(endpoints))
+	var wg sync.WaitGroup
+	for i, e := range endpoints {
+		wg.Go(func() {
+			statuses[i], _, _ = request(ctx, client, http.MethodHead, "https://"+e+BlobPath+digest, nil, 0)
+		})
+	}
+	wg.Wait()
+	for i, e := range endpoints {
+		switch statuses[i] {
+		case http.StatusOK:
+			have = append(have, e)
+		case http.StatusNotFound:
+			lack = append(lack, e)
+		}
+	}
+	return have, lack
+}
+
 // Push hands an image in an OCI layout to machines. It returns when at least
 // Copies of them, or all, have all of it. Blobs that are there are not sent.
 func Push(ctx context.Context, client *http.Client, endpoints []string, layout, digest string) error {

@@ -92,6 +92,21 @@ func TestHello(t *testing.T) {
 		}
 	})
 
+	// As it is when every machine was replaced by one with a new image.
+	t.Run("images that were lost are handed out again", func(t *testing.T) {
+		for _, m := range all {
+			c.in(m, "rm /var/lib/plasmid/images/sha256/*")
+		}
+		if out := c.mustRun("app", "deploy", "hello"); !strings.Contains(out, "nothing was changed") {
+			t.Errorf("deploy:\n%s", out)
+		}
+		for _, m := range all {
+			if out := c.in(m, "ls /var/lib/plasmid/images/sha256"); out == "" {
+				t.Errorf("%s has no images", m)
+			}
+		}
+	})
+
 	t.Run("no secret where it can be seen", func(t *testing.T) {
 		for _, m := range all {
 			if out := c.in(m, "grep -rl 'PRIVATE[ ]KEY' /proc/[0-9]*/cmdline /proc/[0-9]*/environ /var/log 2>/dev/null || true"); out != "" {

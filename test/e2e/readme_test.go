@@ -43,6 +43,7 @@ func (c *cluster) takeTour(url string) {
 	script := strings.NewReplacer(
 		"http://…/", url,
 		"demo-core-4", c.machine(3),
+		" elk", " hello", // has the same front and instances, and is built sooner
 		"journal -f", "journal", // which has no end
 		"bin/plasmid up\n", "bin/plasmid up -y\n", // nobody is there to be asked
 	).Replace(tour(t))
