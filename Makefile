@@ -61,6 +61,10 @@ test-e2e: PACKAGES += chromium
 test-e2e: deps build ## the longer suites of behaviours and faults on real clusters
 	test/run e2e $(SUITE)
 
+.PHONY: test-chaos
+test-chaos: deps build ## ten minutes of random faults on a cluster; nothing may move (PLASMID_CHAOS=10m)
+	PLASMID_CHAOS=$${PLASMID_CHAOS:-10m} test/run e2e '^TestChaos$$'
+
 .PHONY: test-openstack
 test-openstack: deps ## the OpenStack provider against a real OpenStack, made on this machine
 	test/openstack/run

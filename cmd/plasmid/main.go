@@ -67,7 +67,7 @@ func newRootCommand() *cobra.Command {
 		newUnloadCommand(g), newDestroyCommand(g), newRestartCommand(g), newCatCommand(g), newRebootCommand(g),
 		newJournalCommand(g), newSSHCommand(g), newAppCommand(g), newSecretCommand(g),
 		newListUnitsCommand(g), newListUnitFilesCommand(g), newListMachinesCommand(g), newInventoryCommand(g),
-		newEventsCommand(g), newAuditCommand(g), newAccessCommand(g), newVersionCommand(), newForwardCommand(),
+		newEventsCommand(g), newAuditCommand(g), newAccessCommand(g), newSnapshotCommand(g), newVersionCommand(), newForwardCommand(),
 		newExplainCommand(g), newSimulateCommand(g),
 		newCordonCommand(g), newUncordonCommand(g), newDrainCommand(g), newRebalanceCommand(g),
 	)

@@ -128,6 +128,21 @@ func (c *cluster) in(machine, script string) string {
 	return c.mustRun("local", "exec", machine, "sh", "-euc", script)
 }
 
+// copyTo puts a file on a machine.
+func (c *cluster) copyTo(machine, from, to string) {
+	c.t.Helper()
+	f, err := os.Open(from)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := c.command(c.t.Context(), "local", "exec", machine, "sh", "-euc", "cat >"+to)
+	cmd.Stdin = f
+	if out, err := cmd.CombinedOutput(); err != nil {
+		c.t.Fatalf("copying %s to %s: %v: %s", from, machine, err, out)
+	}
+}
+
 func (c *cluster) machine(i int) string { return fmt.Sprintf("%s-core-%d", c.name, i) }
 
 // file writes a unit file and returns its path.

@@ -133,13 +133,8 @@ func TestCluster(t *testing.T) {
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		program, err := os.Open(binary)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer program.Close()
-		cmd := c.command(t.Context(), "local", "exec", c.machine(3), "sh", "-euc", "cat >/var/tmp/systemd.test; chmod 755 /var/tmp/systemd.test; /var/tmp/systemd.test -test.v; rm /var/tmp/systemd.test")
-		cmd.Stdin = program
+		c.copyTo(c.machine(3), binary, "/var/tmp/systemd.test")
+		cmd := c.command(t.Context(), "local", "exec", c.machine(3), "sh", "-euc", "chmod 755 /var/tmp/systemd.test; /var/tmp/systemd.test -test.v; rm /var/tmp/systemd.test")
 		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
 			t.Errorf("%v: %s", err, out)
 		}
