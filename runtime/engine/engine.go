@@ -166,6 +166,13 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 	case id.Version > store.SchemaVersion:
 		// Its keys may mean what this program does not know.
 		return &store.NewerSchemaError{Have: id.Version, Know: store.SchemaVersion}
+	case id.Version < store.SchemaVersion:
+		now, err := l.Migrate(ctx)
+		if err != nil {
+			return err
+		}
+		e.Logger.Info("the store was migrated", "from", id.Version, "to", now.Version)
+		return nil // decided on when the view has it
 	}
 	e.again = 0
 	now := time.Now()

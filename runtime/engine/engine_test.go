@@ -413,6 +413,27 @@ func TestANewerSchemaIsNotDecidedOn(t *testing.T) {
 	}
 }
 
+// An older store is migrated before anything is decided on it; one that can't be
+// is left alone.
+func TestAnOlderSchemaIsNotDecidedOn(t *testing.T) {
+	l := newLab(t)
+	a := l.machine("a", true)
+	l.decides("u.service")
+	older := fmt.Sprintf(`{"version":%d,"id":"x","name":"t"}`, -1)
+	if _, err := l.st.Client().Put(t.Context(), store.DefaultPrefix+"schema", older); err != nil {
+		t.Fatal(err)
+	}
+	l.until("the schema is older", func(v *store.View) bool { return v.Identity.Version == -1 })
+	l.submit("late.service")
+	l.holds(map[string]string{}, ttl)
+	if len(l.mirror.View().Placements["late.service"]) != 0 {
+		t.Error("a unit of an older schema was placed")
+	}
+	if a.engine.counts.failures.Load() == 0 {
+		t.Error("no migration was tried")
+	}
+}
+
 func TestAStoreThatWasAwayMovesNothing(t *testing.T) {
 	l := newLab(t)
 	a, b := l.machine("a", true), l.machine("b", true)

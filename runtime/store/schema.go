@@ -60,9 +60,23 @@ func (s *Store) Init(ctx context.Context, name string) (Identity, error) {
 	return s.migrate(ctx, have, migrations, SchemaVersion)
 }
 
+// Migrate brings a store that an older program has written to SchemaVersion.
+func (l *Leadership) Migrate(ctx context.Context) (Identity, error) {
+	return l.migrate(ctx, migrations, SchemaVersion)
+}
+
+func (l *Leadership) migrate(ctx context.Context, steps map[int]migration, to int) (Identity, error) {
+	have, err := l.store.Identity(ctx)
+	if err != nil {
+		return have, err
+	}
+	return l.store.migrate(ctx, have, steps, to, l.fence())
+}
+
 // migrate applies one migration at a time, each with its version in one
-// transaction that only one of several programs can win.
-func (s *Store) migrate(ctx context.Context, have Identity, steps map[int]migration, to int) (Identity, error) {
+// transaction that only one of several programs can win, and under conditions:
+// that of a leader.
+func (s *Store) migrate(ctx context.Context, have Identity, steps map[int]migration, to int, conditions ...clientv3.Cmp) (Identity, error) {
 	for have.Version < to {
 		step := steps[have.Version]
 		if step == nil {
@@ -76,13 +90,18 @@ func (s *Store) migrate(ctx context.Context, have Identity, steps map[int]migrat
 		if err != nil {
 			return have, fmt.Errorf("migrating the store from schema version %d: %w", have.Version, err)
 		}
+		from := have.Version
 		have.Version++
 		ops = append(ops, clientv3.OpPut(s.key(keySchema), encode(have)))
-		if _, ok, err := s.commit(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.key(keySchema)), "=", kv.ModRevision)}, ops); err != nil {
+		unchanged := clientv3.Compare(clientv3.ModRevision(s.key(keySchema)), "=", kv.ModRevision)
+		if _, ok, err := s.commit(ctx, append([]clientv3.Cmp{unchanged}, conditions...), ops); err != nil {
 			return have, err
 		} else if !ok {
 			if have, err = s.Identity(ctx); err != nil {
 				return have, err
+			}
+			if have.Version == from && len(conditions) > 0 {
+				return have, ErrDeposed // nobody else has migrated it
 			}
 		}
 	}

@@ -306,6 +306,39 @@ func TestDeposedLeaderIsFencedOff(t *testing.T) {
 	}
 }
 
+// The leader migrates what an older program wrote; one that was deposed does not.
+func TestTheLeaderMigrates(t *testing.T) {
+	st, _ := newStore(t)
+	id, err := st.Identity(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id.Version = SchemaVersion - 1
+	if _, err := st.client.Put(t.Context(), st.key(keySchema), encode(id)); err != nil {
+		t.Fatal(err)
+	}
+	old := lead(t, st, join(t, st, "m1", 5*time.Second))
+	if _, err := st.client.Delete(t.Context(), st.key(keyElection)); err != nil {
+		t.Fatal(err)
+	}
+	now := lead(t, st, join(t, st, "m2", 5*time.Second))
+	steps := map[int]migration{SchemaVersion - 1: func(context.Context, *Store) ([]clientv3.Op, error) {
+		return []clientv3.Op{clientv3.OpPut(st.key("migrated"), "yes")}, nil
+	}}
+	if _, err := old.migrate(t.Context(), steps, SchemaVersion); !errors.Is(err, ErrDeposed) {
+		t.Errorf("the old leader's migration: %v", err)
+	}
+	if _, err := st.get(t.Context(), "migrated"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("it changed something: %v", err)
+	}
+	if id, err := now.migrate(t.Context(), steps, SchemaVersion); err != nil || id.Version != SchemaVersion {
+		t.Errorf("the leader's migration: %+v, %v", id, err)
+	}
+	if id, err := now.migrate(t.Context(), nil, SchemaVersion); err != nil || id.Version != SchemaVersion {
+		t.Errorf("a migration of what is migrated: %+v, %v", id, err)
+	}
+}
+
 // A daemon that is killed and started again keeps its machine's lease, with
 // the keys on it, and sweeps what no longer holds.
 func TestJoinTakesOverTheOldLease(t *testing.T) {
