@@ -171,18 +171,116 @@ func totalIn(t *testing.T, dom string) int {
 	return n
 }
 
-// TestElk deploys the ELK app and takes it apart.
+// kept copies the app, with the lines that docs/elk.md tells to add where no
+// machine's loss may lose a line, and returns the directory.
+func kept(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "elk")
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(repo(), "apps/elk"))); err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(mustRead(t, filepath.Join(repo(), "docs/elk.md"))), "\n## When a machine is lost\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	added := regexp.MustCompile("`units/(\\S+)`:\n\n((?:    .*\n)+)").FindAllStringSubmatch(section, -1)
+	if len(added) != 2 {
+		t.Fatalf("docs/elk.md adds to %d units", len(added))
+	}
+	for _, a := range added {
+		file := filepath.Join(dir, "units", a[1])
+		text := append(mustRead(t, file), "\n"+strings.ReplaceAll(a[2], "    ", "")...)
+		if err := os.WriteFile(file, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// fiveMachines are those of the example, of which one is to have the store.
+const fiveMachines = `nodes "core" {
+  count = 4
+  etcd = 3
+  metadata = { role = "core" }
+}
+nodes "store" {
+  count = 1
+  metadata = { role = "store" }
+}`
+
+// ready waits until these units are ready, each on one machine.
+func (e *elk) ready(limit time.Duration, units ...string) {
+	e.t.Helper()
+	e.until(limit, strings.Join(units, ", ")+" are ready", func() error {
+		list, err := e.tryUnits()
+		if err != nil {
+			return err
+		}
+		n := 0
+		for _, u := range list {
+			if !slices.Contains(units, u.Name) {
+				continue
+			}
+			n++
+			if len(u.On) != 1 || u.On[0].State == nil || !u.On[0].State.Ready || u.On[0].Silent {
+				return fmt.Errorf("%s is on %d machines, and not ready", u.Name, len(u.On))
+			}
+		}
+		if n != len(units) {
+			return fmt.Errorf("%d of %d are there", n, len(units))
+		}
+		return nil
+	})
+}
+
+// moved finds the page again: nginx may be on another machine than it was.
+func (e *elk) moved() {
+	e.t.Helper()
+	var status struct{ Front string }
+	if err := json.Unmarshal([]byte(e.mustRun("app", "status", "elk", "-o", "json")), &status); err != nil || status.Front == "" {
+		e.t.Fatalf("no front: %v", err)
+	}
+	e.page = status.Front
+}
+
+// lose takes a machine's power, waits until the cluster has given it up, and
+// starts it again.
+func (e *elk) lose(m string, units []string) {
+	e.t.Helper()
+	alive := func(want bool) func() error {
+		return func() error {
+			for _, have := range e.cluster.machines() {
+				if have.Name == m && have.Alive == want {
+					return nil
+				}
+			}
+			return fmt.Errorf("it is not so yet")
+		}
+	}
+	e.mustRun("local", "power-off", m)
+	e.until(60*time.Second, m+" is given up", alive(false))
+	e.mustRun("local", "power-on", m)
+	e.until(60*time.Second, m+" is back", alive(true))
+	e.ready(2*time.Minute, units...)
+	e.moved()
+}
+
+func containerOf(unit string) string {
+	return "elk-" + strings.NewReplacer(".service", "", "@", "-").Replace(unit)
+}
+
+// nine are the app's units.
+var nine = []string{"store.service", "collector.service", "sinatra@1.service", "sinatra@2.service", "sinatra@3.service", "sinatra@4.service", "sinatra@5.service", "nginx.service", "traffic.service"}
+
+// TestElk deploys the ELK app on five machines and takes it apart.
 func TestElk(t *testing.T) {
+	source := kept(t)
 	app := func(vars string) string {
-		return threeMachines + fmt.Sprintf("\napp \"elk\" {\nsource = %q\nvars = { pause = \"100ms\"%s }\n}", filepath.Join(repo(), "apps/elk"), vars)
+		return fiveMachines + fmt.Sprintf("\napp \"elk\" {\nsource = %q\nvars = { pause = \"100ms\"%s }\n}", source, vars)
 	}
 	c := newCluster(t, "e2eelk", app(""))
 	begun := time.Now()
 	e := &elk{cluster: c, page: front(t, c.mustRun("up", "--yes"))}
 	t.Logf("up took %v", time.Since(begun).Round(100*time.Millisecond))
-	for i := range 3 {
-		e.machines = append(e.machines, c.machine(i+1))
-	}
+	e.machines = []string{c.machine(1), c.machine(2), c.machine(3), c.machine(4), "e2eelk-store-1"}
 	e.instances("1", "2", "3", "4", "5")
 
 	t.Run("again changes nothing", func(t *testing.T) {
@@ -236,6 +334,68 @@ func TestElk(t *testing.T) {
 		}
 	})
 
+	// For docs/elk.md; only what a user would notice is held against limits.
+	t.Run("figures", func(t *testing.T) {
+		at, err := c.places()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, u := range nine {
+			container := containerOf(u)
+			t.Logf("memory: %s", strings.TrimSpace(e.in(at[u], "docker stats --no-stream --format '{{.Name}} {{.MemUsage}}' "+container)))
+		}
+		var built []struct{ Name, Layout string }
+		if err := json.Unmarshal([]byte(c.mustRun("app", "build", "elk", "-o", "json")), &built); err != nil {
+			t.Fatal(err)
+		}
+		shared := map[string]int64{} // blobs of all images
+		for _, b := range built {
+			size := int64(0)
+			err := filepath.WalkDir(filepath.Join(b.Layout, "blobs"), func(path string, d os.DirEntry, err error) error {
+				if err != nil || d.IsDir() {
+					return err
+				}
+				info, err := d.Info()
+				if err == nil {
+					size += info.Size()
+					shared[d.Name()] = info.Size()
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("image: %s %d MB", b.Name, size/1e6)
+		}
+		all := int64(0)
+		for _, size := range shared {
+			all += size
+		}
+		t.Logf("image: all together, with the layers they share, %d MB", all/1e6)
+
+		for range 5 {
+			out := c.mustRun("local", "exec", at["sinatra@1.service"], "bash", "-euc", `
+cd /run/plasmid/apps/elk; . ./env; export ETCDCTL_API=3
+key() { etcdctl --endpoints $ETCD_ENDPOINTS --cacert ca.crt --cert client.crt --key client.key get --print-value-only /apps/elk/sinatra/1; }
+now() { date +%s%3N; }
+container=elk-sinatra-1
+key >/dev/null # the address is known
+begun=$(now); docker kill $container >/dev/null
+while [ "$(key)" ]; do :; done; gone=$(now)
+until port=$(docker port $container 5000 2>/dev/null) && (exec 3<>/dev/tcp/${port%:*}/${port##*:} && printf 'GET /health HTTP/1.0\r\n\r\n' >&3 && grep -q ' 200 ' <&3) 2>/dev/null; do :; done; healthy=$(now)
+until [ "$(key)" ]; do :; done
+echo $((gone - begun)) $((healthy - begun)) $(($(now) - healthy))`)
+			var gone, healthy, registered int
+			if _, err := fmt.Sscan(out, &gone, &healthy, &registered); err != nil {
+				t.Fatalf("%q: %v", out, err)
+			}
+			t.Logf("killed: its key is gone after %d ms; it answers after %d ms, and its key is there %d ms later", gone, healthy, registered)
+			if gone > 2000 || registered > 2000 {
+				t.Errorf("a key that is gone after %d ms and there after %d", gone, registered)
+			}
+		}
+	})
+
 	t.Run("every container is killed once", func(t *testing.T) {
 		for name, m := range func() map[string]string {
 			at, err := c.places()
@@ -244,22 +404,42 @@ func TestElk(t *testing.T) {
 			}
 			return at
 		}() {
-			container := "elk-" + strings.NewReplacer(".service", "", "@", "-").Replace(name)
+			container := containerOf(name)
 			e.in(m, "docker kill "+container+" >/dev/null")
-			e.until(60*time.Second, name+" is ready again", func() error {
+			e.until(60*time.Second, container+" runs again", func() error {
 				if !strings.Contains("\n"+e.in(m, "docker ps --format '{{.Names}}'"), "\n"+container+"\n") {
-					return errors.New("its container does not run")
-				}
-				for _, u := range c.units() {
-					if u.Name == name && (len(u.On) != 1 || u.On[0].State == nil || !u.On[0].State.Ready) {
-						return fmt.Errorf("it is on %d machines, and not ready", len(u.On))
-					}
+					return errors.New("it does not")
 				}
 				return nil
 			})
+			e.ready(60*time.Second, name)
 		}
 		e.instances("1", "2", "3", "4", "5")
 		e.exact("every container killed")
+	})
+
+	t.Run("every machine is killed once", func(t *testing.T) {
+		for _, m := range e.machines {
+			e.lose(m, nine)
+		}
+		e.instances("1", "2", "3", "4", "5")
+		e.exact("every machine killed")
+	})
+
+	t.Run("cold start in any order", func(t *testing.T) {
+		backward := slices.Clone(nine)
+		slices.Reverse(backward)
+		for _, order := range [][]string{nine, backward} {
+			c.mustRun(append([]string{"stop"}, nine...)...)
+			// Each by itself: nothing tells the cluster that there is an order.
+			for _, u := range order {
+				c.mustRun("start", "--no-block", u)
+			}
+			e.ready(2*time.Minute, nine...)
+			e.moved()
+			e.instances("1", "2", "3", "4", "5")
+		}
+		e.exact("started in any order")
 	})
 
 	t.Run("scale", func(t *testing.T) {
@@ -292,10 +472,7 @@ func TestElk(t *testing.T) {
 				}
 			}
 		}()
-		dir := filepath.Join(c.dir, "elk")
-		if err := os.CopyFS(dir, os.DirFS(filepath.Join(repo(), "apps/elk"))); err != nil {
-			t.Fatal(err)
-		}
+		dir := source
 		unit := filepath.Join(dir, "units/sinatra@.service")
 		text, err := os.ReadFile(unit)
 		if err != nil {
@@ -306,7 +483,7 @@ func TestElk(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		c.write(strings.Replace(app(", instances = 3"), filepath.Join(repo(), "apps/elk"), dir, 1))
+		c.write(app(", instances = 3"))
 		change("--env INSTANCE=%i", "--env INSTANCE=%i --env COLOUR=blue")
 		out := c.mustRun("app", "deploy", "--yes", "elk")
 		t.Log(strings.TrimSpace(out))
