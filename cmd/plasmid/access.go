@@ -13,7 +13,7 @@ import (
 )
 
 func newAccessCommand(g *globals) *cobra.Command {
-	cmd := &cobra.Command{Use: "access", Short: "Give others access to the cluster's API"}
+	cmd := &cobra.Command{Use: "access", Short: "Give others access to the cluster, or take yours elsewhere"}
 	var role, out string
 	var days int
 	issue := &cobra.Command{
@@ -52,7 +52,7 @@ and reads the audit log. A certificate can't be taken back before its time is ov
 	issue.Flags().StringVar(&role, "role", string(join.RoleReader), "reader, operator or admin")
 	issue.Flags().StringVar(&out, "out", "", "the `directory`; by default one of that name here")
 	issue.Flags().IntVar(&days, "days", 365, "for how long")
-	cmd.AddCommand(issue)
+	cmd.AddCommand(issue, newAccessExportCommand(g), newAccessImportCommand(g))
 	return cmd
 }
 
