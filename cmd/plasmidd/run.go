@@ -114,6 +114,9 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 	wg.Go(func() { watchdog(ctx) })
 	wg.Go(func() { reboots.Run(ctx) })
 	wg.Go(func() { apps.Run(ctx) })
+	wg.Go(func() {
+		(&images.Collector{Store: blobs, Texts: func() ([]string, bool) { return texts(mirror) }, Logger: log}).Run(ctx)
+	})
 	wg.Go(func() { answerNames(ctx, st, log) })
 	wg.Go(func() { renderTemplates(ctx, st.Client(), counted.Registerer(), log) })
 	wg.Go(func() {
@@ -132,6 +135,26 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 		return err
 	}
 	return nil
+}
+
+// texts are those of all units, as they are and as machines have them, and
+// whether the store says so now.
+func texts(m *store.Mirror) ([]string, bool) {
+	current, _ := m.Current()
+	view := m.View()
+	if !current || view.Identity.ID == "" || view.Identity.Version != store.SchemaVersion {
+		return nil, false
+	}
+	var all []string
+	for _, u := range view.Units {
+		all = append(all, u.Text)
+	}
+	for _, on := range view.Placements {
+		for _, p := range on {
+			all = append(all, p.Text, p.Previous)
+		}
+	}
+	return all, true
 }
 
 // describe gathers the facts that the machine gives to the cluster.

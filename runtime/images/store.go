@@ -72,6 +72,9 @@ func (s *Store) Get(d Digest) (*os.File, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNoBlob
 	}
+	if err == nil {
+		s.wanted(d)
+	}
 	return f, err
 }
 
@@ -80,6 +83,7 @@ func (s *Store) Get(d Digest) (*os.File, error) {
 // power.
 func (s *Store) Put(d Digest, r io.Reader) error {
 	if s.Has(d) {
+		s.wanted(d)
 		return nil
 	}
 	f, err := os.CreateTemp(filepath.Join(s.dir, "sha256"), ".new-*")
