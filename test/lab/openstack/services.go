@@ -36,7 +36,9 @@ const interval = 150 * time.Millisecond
 // wsgi is how the services without a server of their own are served.
 func wsgi(port int, processes, threads int, file string) command {
 	return command{argv: []string{"uwsgi_python3", "--http-socket", fmt.Sprintf("%s:%d", conf.IP, port),
-		"--buffer-size", "65535", "--rem-header", "Content-Length", "--master", "--plugins", "python3", "--lazy-apps",
+		"--buffer-size", "65535", "--rem-header", "Content-Length",
+		"--add-header", "Connection: close", // it does close it, and clients that don't know send their next call there
+		"--master", "--plugins", "python3", "--lazy-apps",
 		"--no-orphans", "--die-on-term", "--enable-threads", "--listen", "100",
 		"--processes", fmt.Sprint(processes), "--threads", fmt.Sprint(threads), "--wsgi-file", file}}
 }
