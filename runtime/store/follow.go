@@ -57,6 +57,7 @@ func (s *Store) follow(ctx context.Context, prefix string, f func(change) error,
 }
 
 func (s *Store) followOnce(ctx context.Context, prefix string, f func(change) error) error {
+	restored := s.whenRestored()
 	snapshot, err := s.list(ctx, prefix)
 	if err != nil {
 		return err
@@ -72,6 +73,8 @@ func (s *Store) followOnce(ctx context.Context, prefix string, f func(change) er
 	identity := s.client.Watch(ctx, s.key(keySchema), clientv3.WithRev(snapshot.revision+1))
 	for {
 		select {
+		case <-restored:
+			return errRestored
 		case resp, ok := <-identity:
 			if err := resp.Err(); err != nil || !ok {
 				return errors.Join(err, errWatchEnded)
@@ -99,7 +102,24 @@ func (s *Store) followOnce(ctx context.Context, prefix string, f func(change) er
 var (
 	errWatchEnded = errors.New("etcd ended the watch")
 	errIdentity   = errors.New("the store's identity was written")
+	errRestored   = errors.New("etcd was restored from a snapshot, or made anew")
 )
+
+// whenRestored is closed when etcd is seen to be at an earlier revision than
+// before. Watches don't show that: they wait, by their number, for what is newer.
+func (s *Store) whenRestored() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.restored
+}
+
+// beginAnew has everything that is followed listed again.
+func (s *Store) beginAnew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.restored)
+	s.restored = make(chan struct{})
+}
 
 // list reads all keys below a prefix, page by page, and the schema, at one
 // revision.

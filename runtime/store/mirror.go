@@ -19,6 +19,7 @@ type Mirror struct {
 	current bool
 	since   time.Time // of the last change of current
 	watched bool      // a snapshot was taken, and its watch lives
+	cluster uint64    // etcd's own ID with that snapshot
 	ready   chan struct{}
 	heard   time.Time // of the last word from the store
 }
@@ -125,7 +126,7 @@ func (m *Mirror) take(c change) error {
 		default:
 			close(m.ready)
 		}
-		m.watched = true
+		m.watched, m.cluster = true, c.cluster
 		m.setCurrent(true)
 	}
 	m.notify()
@@ -140,8 +141,8 @@ func (m *Mirror) apply(e *editor, key string, f func(string) error) {
 	}
 }
 
-// probe finds out that a store has gone silent without ending the watch. It
-// only reads, and only when nothing was heard for a while.
+// probe finds out that a store has gone silent, or back in time, without ending
+// the watch. It only reads, and only when nothing was heard for a while.
 func (m *Mirror) probe(ctx context.Context) {
 	const every = time.Second
 	t := time.NewTicker(every)
@@ -156,15 +157,21 @@ func (m *Mirror) probe(ctx context.Context) {
 		// A mirror that is not current asks also when it hears something:
 		// changes that come all the time must not keep it from asking.
 		ask := !m.current || time.Since(m.heard) >= every
+		watched, cluster, revision := m.watched, m.cluster, m.view.Revision
 		m.mu.Unlock()
 		if !ask {
 			continue
 		}
 		pctx, cancel := context.WithTimeout(ctx, 2*every)
-		_, err := m.store.client.Get(pctx, m.store.key(keySchema), clientv3.WithKeysOnly())
+		resp, err := m.store.client.Get(pctx, m.store.key(keySchema), clientv3.WithKeysOnly())
 		cancel()
 		if ctx.Err() != nil {
 			return
+		}
+		if err == nil && watched && (resp.Header.Revision < revision || resp.Header.ClusterId != cluster) {
+			m.lose(errRestored)
+			m.store.beginAnew()
+			continue
 		}
 		m.mu.Lock()
 		if err == nil {

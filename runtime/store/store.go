@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -56,6 +57,9 @@ type Store struct {
 	prefix  string
 	timeout time.Duration
 	log     *slog.Logger
+
+	mu       sync.Mutex
+	restored chan struct{} // closed, and made anew, when etcd went back in time
 }
 
 // Open returns a store without waiting for etcd to answer; Ping does that.
@@ -63,7 +67,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if len(c.Endpoints) == 0 {
 		return nil, errors.New("no etcd endpoints are given")
 	}
-	s := &Store{prefix: c.Prefix, timeout: c.Timeout, log: c.Logger}
+	s := &Store{prefix: c.Prefix, timeout: c.Timeout, log: c.Logger, restored: make(chan struct{})}
 	if s.prefix == "" {
 		s.prefix = DefaultPrefix
 	}

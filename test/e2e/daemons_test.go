@@ -19,6 +19,15 @@ const lease = 20 * time.Second
 // or started twice meanwhile.
 func (c *cluster) untouched(prefix string, all []string, f func()) {
 	c.t.Helper()
+	c.until(60*time.Second, "all units are reported", func() error {
+		at, err := c.places()
+		for u := range c.running(prefix, all...) {
+			if _, ok := at[u]; !ok && err == nil {
+				err = fmt.Errorf("%s runs and is not reported", u)
+			}
+		}
+		return err
+	})
 	before := c.invocations(prefix)
 	f()
 	c.until(60*time.Second, "all units are reported as before", func() error {

@@ -93,6 +93,23 @@ func (s *Server) Kill() {
 	_ = s.cmd.Wait()
 }
 
+// Keep copies the data of a server that was killed, and returns what puts the
+// copy in place of what it has when that is called, the server being killed again.
+func (s *Server) Keep() (restore func()) {
+	s.t.Helper()
+	kept := filepath.Join(s.t.TempDir(), "kept")
+	if err := os.CopyFS(kept, os.DirFS(s.dir)); err != nil {
+		s.t.Fatal(err)
+	}
+	return func() {
+		s.t.Helper()
+		s.Wipe()
+		if err := os.CopyFS(s.dir, os.DirFS(kept)); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
 // Wipe removes the data of a server that was killed.
 func (s *Server) Wipe() {
 	s.t.Helper()
