@@ -17,7 +17,7 @@ import (
 func newAppDeployCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:     "deploy [APP…]",
-		Example: "  plasmid app deploy\n  plasmid app deploy hello",
+		Example: "  plasmid app deploy\n  plasmid app deploy elk",
 		Short:   "Build apps' images, hand them to the machines and start the units",
 		Long: `Builds what has changed, shows what will change on the cluster and asks. Then it
 hands images to the machines, sets keys, and starts units in their order, each

@@ -12,7 +12,7 @@ import (
 func newAppDestroyCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:     "destroy APP…",
-		Example: "  plasmid app destroy hello",
+		Example: "  plasmid app destroy elk",
 		Short:   "Take apps off the cluster, with their keys",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -472,19 +472,11 @@ echo $((gone - begun)) $((healthy - begun)) $(($(now) - healthy))`)
 				}
 			}
 		}()
-		dir := source
-		unit := filepath.Join(dir, "units/sinatra@.service")
-		text, err := os.ReadFile(unit)
-		if err != nil {
-			t.Fatal(err)
-		}
-		change := func(old, new string) {
-			if err := os.WriteFile(unit, bytes.Replace(text, []byte(old), []byte(new), 1), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
 		c.write(app(", instances = 3"))
-		change("--env INSTANCE=%i", "--env INSTANCE=%i --env COLOUR=blue")
+		edit(t, filepath.Join(source, "images/sinatra/app.rb"), "# A shop", "# Another shop")
+		if diff := c.mustRun("app", "diff", "elk"); strings.Count(diff, "+Environment=IMAGE_SINATRA=") != 3 || !strings.Contains(diff, "0 to add, 3 to change") {
+			t.Errorf("diff:\n%s", diff)
+		}
 		out := c.mustRun("app", "deploy", "--yes", "elk")
 		t.Log(strings.TrimSpace(out))
 		if !strings.Contains(out, "3 units changed") {
@@ -492,10 +484,8 @@ echo $((gone - begun)) $((healthy - begun)) $(($(now) - healthy))`)
 		}
 
 		// And one that does not work is taken back.
-		if err := os.WriteFile(filepath.Join(dir, "app.hcl"), bytes.Replace(mustRead(t, filepath.Join(dir, "app.hcl")), []byte("count = var.instances"), []byte("count = var.instances\n    timeout = \"20s\""), 1), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		change("Ready=http://:5000/health", "Ready=http://:5000/nowhere")
+		edit(t, filepath.Join(source, "app.hcl"), "count = var.instances", "count = var.instances\n    timeout = \"20s\"")
+		edit(t, filepath.Join(source, "units/sinatra@.service"), "Ready=http://:5000/health", "Ready=http://:5000/nowhere")
 		if out, err := c.run("app", "deploy", "--yes", "elk"); err == nil || !strings.Contains(err.Error(), "runs as it did before") {
 			t.Errorf("a version that is never ready: %s %v", out, err)
 		}
