@@ -6,6 +6,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -37,7 +38,7 @@ type Engine struct {
 	Config
 	specs      map[string]parsed // by unit name
 	names      []string          // of specs, sorted
-	last       schedule.View     // of the last pass, whose memory the next one uses
+	memory     schedule.Memory   // of the last pass
 	unplaced   atomic.Pointer[map[string][]schedule.Verdict]
 	waiting    atomic.Pointer[map[string]string]
 	readySince since
@@ -178,7 +179,7 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 	now := time.Now()
 	in := e.input(view, w, now)
 	e.life(view, &in, now)
-	r := schedule.Decide(in)
+	r := e.memory.Decide(in)
 	records := e.records(view, now)
 	records.RollBacks = e.rollBacks(view, r.RollBack)
 	if !records.Empty() {
@@ -247,7 +248,7 @@ func (e *Engine) settle(ctx context.Context, revision int64) error {
 
 // input turns the store's view into the scheduler's.
 func (e *Engine) input(view *store.View, w *watchdog, now time.Time) schedule.View {
-	in := schedule.View{Units: e.last.Units[:0], Machines: e.last.Machines[:0], Placed: e.last.Placed[:0]}
+	in := e.memory.Scratch()
 	e.read(view)
 	unreadable := map[string]bool{}
 	for _, name := range e.names {
@@ -294,6 +295,7 @@ func (e *Engine) input(view *store.View, w *watchdog, now time.Time) schedule.Vi
 		if unreadable[name] {
 			return
 		}
+		first := len(in.Placed)
 		for machine, p := range on {
 			if !seen[machine] {
 				// A machine that was forgotten: its units are free.
@@ -305,6 +307,7 @@ func (e *Engine) input(view *store.View, w *watchdog, now time.Time) schedule.Vi
 				Moving: e.moving(view, p, now),
 			})
 		}
+		slices.SortFunc(in.Placed[first:], func(a, b schedule.Placed) int { return cmp.Compare(a.Machine, b.Machine) })
 	}
 	// In the order of names: sorting is most of what planning costs, unless all
 	// is sorted already.
@@ -316,7 +319,8 @@ func (e *Engine) input(view *store.View, w *watchdog, now time.Time) schedule.Vi
 			place(name, on)
 		}
 	}
-	e.last = in
+	// The same order each time, so that the same view is known again.
+	slices.SortFunc(in.Machines, func(a, b schedule.Machine) int { return cmp.Compare(a.ID, b.ID) })
 	return in
 }
 
