@@ -109,6 +109,9 @@ func TestScheduling(t *testing.T) {
 		c.mustRun("destroy", "f.service")
 	})
 
+	t.Run("a unit that runs once", func(t *testing.T) { runsOnce(t, c, all) })
+	t.Run("a timer", func(t *testing.T) { firesOnce(t, c, all) })
+
 	t.Run("a singleton under a partition", func(t *testing.T) {
 		c.mustRun("start", c.unit("single.service", stamper))
 		at, err := c.places()
