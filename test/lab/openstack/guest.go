@@ -24,6 +24,8 @@ import (
 //     hierarchy of version 2 for itself before it starts.
 //   - There is no config drive, and nothing by which cloud-init would see that
 //     it runs on OpenStack.
+//   - A login on the console hangs it up, and what was written to it just
+//     before, such as the host key, is lost with a pseudo terminal.
 //   - netplan's and cloud-init's network files match by the permanent address
 //     of a link, which a veth hasn't.
 const guestScript = `
@@ -60,7 +62,7 @@ DHCP=ipv4
 [DHCPv4]
 UseMTU=yes
 END
-for unit in systemd-udevd.service dev-hugepages.mount systemd-networkd-wait-online.service; do
+for unit in systemd-udevd.service dev-hugepages.mount systemd-networkd-wait-online.service console-getty.service; do
 	ln -sf /dev/null "etc/systemd/system/$unit"
 done
 truncate -s 1500M "$OUT"
