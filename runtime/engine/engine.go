@@ -36,9 +36,9 @@ type Config struct {
 // Engine campaigns for leadership and decides while it has it.
 type Engine struct {
 	Config
-	specs      map[string]parsed // by unit name
-	names      []string          // of specs, sorted
-	memory     schedule.Memory   // of the last pass
+	specs      map[string]*parsed // by unit name
+	names      []string           // of specs, sorted
+	memory     schedule.Memory    // of the last pass
 	unplaced   atomic.Pointer[map[string][]schedule.Verdict]
 	waiting    atomic.Pointer[map[string]string]
 	readySince since
@@ -56,7 +56,7 @@ type parsed struct {
 
 // New returns an engine that does nothing yet.
 func New(c Config) *Engine {
-	return &Engine{Config: c, specs: map[string]parsed{}}
+	return &Engine{Config: c, specs: map[string]*parsed{}}
 }
 
 // Leading reports whether this engine decides.
@@ -326,17 +326,18 @@ func (e *Engine) input(view *store.View, w *watchdog, now time.Time) schedule.Vi
 
 // read parses what is new among the units, and forgets those that are gone.
 func (e *Engine) read(view *store.View) {
-	same := true
-	for name := range e.specs {
-		if _, still := view.Units[name]; !still {
-			delete(e.specs, name)
-			same = false
-		}
+	before := len(e.specs)
+	for _, u := range view.Units {
+		e.parse(u)
 	}
-	for name, u := range view.Units {
-		_, known := e.specs[name]
-		_, _ = e.spec(u)
-		same = same && known
+	same := len(e.specs) == before
+	if len(e.specs) > len(view.Units) {
+		same = false
+		for name := range e.specs {
+			if _, still := view.Units[name]; !still {
+				delete(e.specs, name)
+			}
+		}
 	}
 	if !same {
 		e.names = slices.Sorted(maps.Keys(e.specs))
@@ -344,9 +345,16 @@ func (e *Engine) read(view *store.View) {
 }
 
 func (e *Engine) spec(u store.Unit) (unit.Spec, error) {
+	p := e.parse(u)
+	return p.spec, p.err
+}
+
+// parse is spec without a copy of it: the leader asks for all units' at each
+// pass.
+func (e *Engine) parse(u store.Unit) *parsed {
 	p, ok := e.specs[u.Name]
 	if !ok || p.hash != u.Hash {
-		p.hash = u.Hash
+		p = &parsed{hash: u.Hash}
 		p.spec, p.err = unit.SpecOf(u.Name, u.Text)
 		if p.err != nil {
 			e.Logger.Error("a unit can't be read; it is left as it is", "unit", u.Name, "err", p.err)
@@ -355,7 +363,7 @@ func (e *Engine) spec(u store.Unit) (unit.Spec, error) {
 		p.template = err != nil || n.Template
 		e.specs[u.Name] = p
 	}
-	return p.spec, p.err
+	return p
 }
 
 // settleTime is how long a unit that was moved may take to come up before the

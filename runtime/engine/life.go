@@ -89,8 +89,9 @@ func (e *Engine) records(view *store.View, now time.Time) store.Records {
 		if !ok {
 			continue
 		}
-		spec, err := e.spec(u)
-		if err != nil || !spec.RunOnce && spec.Retries.Starts == 0 {
+		parsed := e.parse(u)
+		spec := &parsed.spec
+		if parsed.err != nil || !spec.RunOnce && spec.Retries.Starts == 0 {
 			continue
 		}
 		for machine, st := range on {
