@@ -84,15 +84,15 @@ func (b *box) say(u store.PlacementUpdate) {
 var identity = store.Identity{Version: store.SchemaVersion, ID: "c1", Name: "t"}
 
 func snapshot(revision int64, put ...store.Placement) store.PlacementUpdate {
-	return store.PlacementUpdate{Snapshot: true, Identity: identity, Revision: revision, Put: put}
+	return store.PlacementUpdate{Snapshot: true, Identity: identity, Etcd: 1, Revision: revision, Put: put}
 }
 
 func changed(revision int64, put ...store.Placement) store.PlacementUpdate {
-	return store.PlacementUpdate{Identity: identity, Revision: revision, Put: put}
+	return store.PlacementUpdate{Identity: identity, Etcd: 1, Revision: revision, Put: put}
 }
 
 func without(revision int64, names ...string) store.PlacementUpdate {
-	return store.PlacementUpdate{Identity: identity, Revision: revision, Deleted: names}
+	return store.PlacementUpdate{Identity: identity, Etcd: 1, Revision: revision, Deleted: names}
 }
 
 func placement(name, text string, wish store.Wish, revision int64) store.Placement {
@@ -283,8 +283,10 @@ func TestDistrust(t *testing.T) {
 		"wiped":                  {Snapshot: true, Revision: 50},
 		"wiped under a watch":    {Revision: 50, Deleted: []string{"u.service"}},
 		"of another cluster":     {Snapshot: true, Identity: other, Revision: 50},
-		"restored from a backup": {Snapshot: true, Identity: identity, Revision: 3},
-		"of a newer schema":      {Snapshot: true, Identity: newer, Revision: 50},
+		"restored from a backup": {Snapshot: true, Identity: identity, Etcd: 1, Revision: 3},
+		// By the time the machine looks, others have written enough to it.
+		"restored, and ahead": {Snapshot: true, Identity: identity, Etcd: 2, Revision: 50},
+		"of a newer schema":   {Snapshot: true, Identity: newer, Etcd: 1, Revision: 50},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -294,7 +296,7 @@ func TestDistrust(t *testing.T) {
 				b.systemd.log.take()
 				b.say(u)
 				// What changes in such a store counts for nothing either.
-				b.say(store.PlacementUpdate{Identity: u.Identity, Revision: 51, Put: []store.Placement{placement("x.service", plain, store.Launched, 51)}})
+				b.say(store.PlacementUpdate{Identity: u.Identity, Etcd: u.Etcd, Revision: 51, Put: []store.Placement{placement("x.service", plain, store.Launched, 51)}})
 				b.did()
 				crash()
 				b.agent() // nor has it spoiled what is kept

@@ -17,6 +17,7 @@ import (
 // disk, so that it holds while the store is away.
 type wish struct {
 	Cluster    string                     `json:"cluster"` // the identity's ID
+	Etcd       uint64                     `json:"etcd"`    // etcd's own; 0: not known
 	Revision   int64                      `json:"revision"`
 	Placements map[string]store.Placement `json:"placements"`
 }
@@ -78,6 +79,10 @@ func (w *wish) doubt(u store.PlacementUpdate) string {
 			"if this machine is to join that one, remove %s on it and restart plasmidd", u.Identity.ID, u.Identity.Name, w.Cluster, wishFile)
 	case u.Identity.Version > store.SchemaVersion:
 		return (&store.NewerSchemaError{Have: u.Identity.Version, Know: store.SchemaVersion}).Error()
+	case w.Etcd != 0 && u.Etcd != w.Etcd:
+		// Its revision says nothing: it has been counting since.
+		return fmt.Sprintf("its etcd was made anew: it was restored from a copy that may be older than what was known; "+
+			"if it is to be followed all the same, remove %s on this machine and restart plasmidd", wishFile)
 	case u.Revision < w.Revision:
 		return fmt.Sprintf("it is at revision %d and was at %d before: it was restored from an older copy; "+
 			"if it is to be followed all the same, remove %s on this machine and restart plasmidd", u.Revision, w.Revision, wishFile)
@@ -96,5 +101,5 @@ func (w *wish) apply(u store.PlacementUpdate) {
 	for _, name := range u.Deleted {
 		delete(next, name)
 	}
-	w.Cluster, w.Revision, w.Placements = u.Identity.ID, u.Revision, next
+	w.Cluster, w.Etcd, w.Revision, w.Placements = u.Identity.ID, u.Etcd, u.Revision, next
 }

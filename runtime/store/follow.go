@@ -165,6 +165,7 @@ func (s *Store) list(ctx context.Context, prefix string) (change, error) {
 type PlacementUpdate struct {
 	Snapshot bool // Put is all there is
 	Identity Identity
+	Etcd     uint64 // etcd's own ID, which one that is restored or made anew has anew
 	Revision int64
 	Put      []Placement
 	Deleted  []string // names of units
@@ -178,13 +179,14 @@ func (s *Store) FollowPlacements(ctx context.Context, machine string, f func(Pla
 	dir := dirPlacements + machine + "/"
 	name := func(key []byte) string { return string(key[len(s.key(dir)):]) }
 	var identity Identity
+	var etcd uint64
 	handle := func(c change) error {
 		if c.progress {
 			return nil
 		}
 		u := PlacementUpdate{Snapshot: c.snapshot, Revision: c.revision}
 		if c.snapshot {
-			identity = c.identity
+			identity, etcd = c.identity, c.cluster
 		}
 		put := func(kv *mvccpb.KeyValue) {
 			p, err := decode[Placement](kv)
@@ -214,7 +216,7 @@ func (s *Store) FollowPlacements(ctx context.Context, machine string, f func(Pla
 			}
 			identity = now
 		}
-		u.Identity = identity
+		u.Identity, u.Etcd = identity, etcd
 		f(u)
 		return nil
 	}
