@@ -41,10 +41,25 @@ build: ## build plasmid, plasmidd, confd and the apps' own programs into bin/
 image: deps build ## build the node image: the tree for local machines and the qcow2
 	$(PLASMID) image build
 
+# With CLOUD, an entry of clouds.yaml, the machines are servers there. Other
+# variables of openstack.hcl come from the environment: PLASMID_VAR_flavor, say.
+ifneq ($(CLOUD),)
+demo demo-plan demo-down: export PLASMID_FILE := openstack.hcl
+demo demo-plan demo-down: export PLASMID_VAR_cloud := $(CLOUD)
+DEMO_IMAGE = [ -n "$$PLASMID_VAR_image" ] || { $(PLASMID) image build && $(PLASMID) image push; }
+else
+DEMO_IMAGE = $(PLASMID) image build --tree-only
+endif
+
 .PHONY: demo
-demo: deps build ## everything: image, five machines, cluster, app; ends with the URL that answers
-	$(PLASMID) image build --tree-only
+demo: deps build ## everything: image, five machines, cluster, app; ends with the URL that answers (CLOUD=mycloud)
+	$(DEMO_IMAGE)
 	$(PLASMID) up --yes
+
+.PHONY: demo-plan
+demo-plan: deps build ## what make demo would make, and what it takes of the quota; nothing is changed
+	$(DEMO_IMAGE)
+	@$(PLASMID) plan || [ $$? = 2 ]
 
 .PHONY: demo-down
 demo-down: build ## take the demo down; nothing is left

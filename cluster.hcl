@@ -1,9 +1,5 @@
-# The example cluster: five machines and an app. `make demo` runs it.
-
-variable "cloud" {
-  description = "An entry of clouds.yaml; empty for local machines on this host"
-  default     = ""
-}
+# The example cluster: five machines and an app. `make demo` runs it; the same on
+# OpenStack is in openstack.hcl.
 
 cluster "demo" {
   provider "local" {}

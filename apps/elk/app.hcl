@@ -18,6 +18,11 @@ variable "retention" {
   default     = "7d"
 }
 
+variable "front" {
+  description = "metadata of the machines that nginx may be on; empty: of any"
+  default     = {}
+}
+
 app "elk" {
   keys = {
     "/config/retention" = var.retention
@@ -68,8 +73,9 @@ app "elk" {
   }
 
   unit "nginx.service" {
-    file  = "units/nginx.service"
-    after = ["sinatra@.service"]
+    file     = "units/nginx.service"
+    after    = ["sinatra@.service"]
+    metadata = var.front
   }
 
   unit "traffic.service" {

@@ -2,6 +2,11 @@
 
 variable "instances" { default = 5 }
 
+variable "front" {
+  description = "metadata of the machines that nginx may be on; empty: of any"
+  default     = {}
+}
+
 app "hello" {
   image "sinatra" { context = "sinatra" }
   image "nginx" {
@@ -15,8 +20,9 @@ app "hello" {
   }
 
   unit "nginx.service" {
-    file  = "units/nginx.service"
-    after = ["sinatra@.service"]
+    file     = "units/nginx.service"
+    after    = ["sinatra@.service"]
+    metadata = var.front
   }
 
   front {

@@ -145,9 +145,10 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("PLASMID_TUNNEL", "new:2222")
 	t.Setenv("FLEETCTL_SSH_TIMEOUT", "2.5")
 	t.Setenv("FLEETCTL_STRICT_HOST_KEY_CHECKING", "false")
+	t.Setenv("PLASMID_FILE", "openstack.hcl")
 	g := &globals{}
 	g.register(&cobra.Command{})
-	if g.Endpoint != "unix:///a" || g.Tunnel != "new:2222" || g.SSHTimeout != 2.5 || g.StrictHost || g.envErr != nil {
+	if g.Endpoint != "unix:///a" || g.Tunnel != "new:2222" || g.SSHTimeout != 2.5 || g.StrictHost || g.File != "openstack.hcl" || g.envErr != nil {
 		t.Errorf("%+v", g)
 	}
 	t.Setenv("FLEETCTL_SSH_TIMEOUT", "soon")

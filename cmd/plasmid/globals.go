@@ -18,6 +18,8 @@ import (
 	"plasmid/provision/join"
 )
 
+const defaultFile = "cluster.hcl"
+
 // globals are the flags that every command has.
 type globals struct {
 	File   string   // the cluster file
@@ -48,7 +50,7 @@ func fromEnv(flag, otherwise string) string {
 
 func (g *globals) register(root *cobra.Command) {
 	f := root.PersistentFlags()
-	f.StringVar(&g.File, "file", "cluster.hcl", "the cluster file")
+	f.StringVar(&g.File, "file", fromEnv("file", defaultFile), "the cluster file")
 	f.StringArrayVar(&g.Vars, "var", nil, "set a variable of the cluster file, `name=value`")
 	f.StringVarP(&g.Output, "output", "o", "text", "`format` of the output: text or json")
 	f.StringVar(&g.Endpoint, "endpoint", fromEnv("endpoint", ""), "`address` of the API: unix:///… or https://…")

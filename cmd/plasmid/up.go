@@ -115,6 +115,9 @@ func reportUp(cmd *cobra.Command, g *globals, c *cluster, p plan.Plan, apps []ap
 	}
 	// As it was called: bin/plasmid is in nobody's PATH.
 	self := os.Args[0]
+	if g.File != defaultFile {
+		self += " --file " + g.File
+	}
 	fmt.Fprintf(out, "\nWorth trying next:\n  %s list-units\n  %s status\n", self, self)
 	if c.config.Provider.Local != nil {
 		fmt.Fprintf(out, "  %s local power-off %s    # and see its units move\n", self, machines[len(machines)-1].Name)

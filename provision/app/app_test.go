@@ -8,9 +8,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"plasmid/runtime/api"
 	"plasmid/runtime/store"
+	"plasmid/runtime/unit"
 )
 
 // dirWith writes an app's directory.
@@ -99,6 +101,7 @@ func TestLoadMistakes(t *testing.T) {
 		{"image's name", `image "web"`, `image "Web"`, "lower-case"},
 		{"unknown attribute", `count   =`, `counts  =`, "counts"},
 		{"order", `["web@.service"]`, `["wob@.service"]`, "not a unit of the app"},
+		{"metadata", `after = ["web@.service"]`, `metadata = { role = "a b" }`, "words without spaces"},
 		{"front", `unit = "front.service"`, `unit = "fornt.service"`, "no unit of the app"},
 		{"no count", "count   = var.instances", "", "how many instances"},
 		{"no Dockerfile", `context = "web"`, `context = "wob"`, "Dockerfile"},
@@ -252,5 +255,27 @@ func TestSecrets(t *testing.T) {
 	}
 	if err := unset(a, map[string]bool{"password": true}); err != nil {
 		t.Error(err)
+	}
+}
+
+// A unit goes to the machines that the cluster file chooses for it.
+func TestMetadata(t *testing.T) {
+	text := strings.Replace(whole, "app \"shop\" {", "variable \"front\" { default = {} }\napp \"shop\" {", 1)
+	dir := wholeDir(t, strings.Replace(text, `after = ["web@.service"]`, "after = [\"web@.service\"]\nmetadata = var.front", 1))
+	for _, c := range []struct {
+		vars map[string]any
+		want map[string][]string
+	}{
+		{nil, nil},
+		{map[string]any{"front": map[string]any{"role": "front", "zone": "a"}}, map[string][]string{"role": {"front"}, "zone": {"a"}}},
+	} {
+		a, err := Load(dir, c.vars)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := unit.SpecOf("front.service", a.text(a.Units[1], nil))
+		if err != nil || !cmp.Equal(map[string][]string(s.Metadata), c.want, cmpopts.EquateEmpty()) {
+			t.Errorf("%v: metadata %v %v, want %v", c.vars, s.Metadata, err, c.want)
+		}
 	}
 }

@@ -3,6 +3,7 @@
 package app
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -17,7 +18,7 @@ import (
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/zclconf/go-cty/cty"
-	"github.com/zclconf/go-cty/cty/gocty"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
 
 	"plasmid/runtime/store"
 	"plasmid/runtime/unit"
@@ -60,6 +61,8 @@ type Unit struct {
 	Text  string
 	Names []string // of what runs: the unit itself, or the template's instances
 	After []string // units, by the names of their files, that must be ready before
+	// Metadata is what a machine must have to run it, beside what the file says.
+	Metadata map[string]string
 	// Timeout is how long one may take to be ready, the fetching of its image
 	// included. A new version that takes longer is taken back.
 	Timeout time.Duration
@@ -118,12 +121,13 @@ type imageBlock struct {
 }
 
 type unitBlock struct {
-	Name    string    `hcl:"name,label"`
-	File    string    `hcl:"file"`
-	Count   *int      `hcl:"count,optional"`
-	After   []string  `hcl:"after,optional"`
-	Timeout string    `hcl:"timeout,optional"`
-	Range   hcl.Range `hcl:",def_range"`
+	Name     string            `hcl:"name,label"`
+	File     string            `hcl:"file"`
+	Count    *int              `hcl:"count,optional"`
+	After    []string          `hcl:"after,optional"`
+	Metadata map[string]string `hcl:"metadata,optional"`
+	Timeout  string            `hcl:"timeout,optional"`
+	Range    hcl.Range         `hcl:",def_range"`
 }
 
 // Error is what is wrong with an app.hcl.
@@ -217,11 +221,8 @@ func variables(blocks []variableBlock, vars map[string]any) (*hcl.EvalContext, e
 			}
 			continue
 		}
-		typ, err := gocty.ImpliedType(v)
-		if err != nil {
-			return nil, fmt.Errorf("variable %q: %w", b.Name, err)
-		}
-		if out[b.Name], err = gocty.ToCtyValue(v, typ); err != nil {
+		var err error
+		if out[b.Name], err = value(v); err != nil {
 			return nil, fmt.Errorf("variable %q: %w", b.Name, err)
 		}
 	}
@@ -231,6 +232,19 @@ func variables(blocks []variableBlock, vars map[string]any) (*hcl.EvalContext, e
 		}
 	}
 	return &hcl.EvalContext{Variables: map[string]cty.Value{"var": cty.ObjectVal(out)}}, nil
+}
+
+// value takes any value that a cluster file can give, objects and lists as well.
+func value(v any) (cty.Value, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	typ, err := ctyjson.ImpliedType(data)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	return ctyjson.Unmarshal(data, typ)
 }
 
 // plainName is what images and certificates are called: their names become
@@ -284,7 +298,7 @@ func (l *loader) image(b imageBlock) {
 }
 
 func (l *loader) unit(b unitBlock) {
-	u := Unit{Name: b.Name, File: filepath.Join(l.app.Dir, b.File), After: b.After}
+	u := Unit{Name: b.Name, File: filepath.Join(l.app.Dir, b.File), After: b.After, Metadata: b.Metadata}
 	n, err := unit.ParseName(b.Name)
 	if err != nil {
 		l.problem(b.Range, "Invalid unit", "%s.", err)
@@ -294,6 +308,11 @@ func (l *loader) unit(b unitBlock) {
 	if b.Timeout != "" {
 		if u.Timeout, err = time.ParseDuration(b.Timeout); err != nil || u.Timeout <= 0 {
 			l.problem(b.Range, "Invalid timeout", "timeout is %q; it is a duration such as 90s or 5m.", b.Timeout)
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(b.Metadata)) {
+		if v := b.Metadata[k]; k == "" || v == "" || strings.ContainsAny(k+v, "=\n \"") {
+			l.problem(b.Range, "Invalid metadata", "%q = %q: keys and values are words without spaces, quotes and equals signs.", k, v)
 		}
 	}
 	text, err := os.ReadFile(u.File)
@@ -359,7 +378,7 @@ func (i Image) variable() string {
 }
 
 // text is a unit's file with what the app adds: the images it names, pinned by
-// their digests, and the app itself.
+// their digests, the app itself, and which machines it may be on.
 func (a *App) text(u Unit, refs map[string]string) string {
 	var b strings.Builder
 	b.WriteString(strings.TrimRight(u.Text, "\n") + "\n")
@@ -374,6 +393,12 @@ func (a *App) text(u Unit, refs map[string]string) string {
 	fmt.Fprintf(&b, "\n[X-Plasmid]\nApp=%s\n", a.Name)
 	if len(images) > 0 {
 		fmt.Fprintf(&b, "Images=%s\n", strings.Join(images, " "))
+	}
+	if len(u.Metadata) > 0 {
+		b.WriteString("\n[X-Fleet]\n")
+	}
+	for _, k := range slices.Sorted(maps.Keys(u.Metadata)) {
+		fmt.Fprintf(&b, "MachineMetadata=%s=%s\n", k, u.Metadata[k])
 	}
 	return b.String()
 }

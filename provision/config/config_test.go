@@ -280,6 +280,39 @@ func TestExample(t *testing.T) {
 	}
 }
 
+// The same on OpenStack: users and the operator come in by one machine, and the
+// app's front is on it.
+func TestExampleOnOpenStack(t *testing.T) {
+	c, err := Load(Source{File: "../../openstack.hcl", Vars: []string{"cloud=mycloud", `ssh_allow=["192.0.2.1/32", "198.51.100.0/24"]`}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := c.Provider.OpenStack
+	if o == nil || o.Cloud != "mycloud" || len(o.SSHAllow) != 2 || !reflect.DeepEqual(o.PublicPorts, []int{80}) {
+		t.Fatalf("%+v", o)
+	}
+	var machines, voters, public int
+	for _, g := range c.Nodes {
+		machines, voters = machines+g.Count, voters+g.Etcd
+		if g.PublicIPv4 != "none" {
+			public += g.Count
+			if !reflect.DeepEqual(c.Apps[0].Vars["front"], map[string]any{"role": g.Metadata["role"]}) {
+				t.Errorf("the app has %v, the machine with a public address %v", c.Apps[0].Vars, g.Metadata)
+			}
+		}
+	}
+	if machines != 5 || voters != 3 || public != 1 {
+		t.Errorf("%d machines, %d voters, %d public addresses", machines, voters, public)
+	}
+	local, err := Load(Source{File: "../../cluster.hcl"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(c.Image, local.Image) || c.Name == local.Name {
+		t.Errorf("image %+v of %s, and %+v of %s: one image serves both, and each has access of its own", c.Image, c.Name, local.Image, local.Name)
+	}
+}
+
 func TestReboot(t *testing.T) {
 	c, err := load(t, `cluster "c" {
   reboot {
