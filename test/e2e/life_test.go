@@ -116,3 +116,66 @@ func firesOnce(t *testing.T, c *cluster, all []string) {
 	}
 	c.mustRun("destroy", "tick.timer", "tick.service", "after.service")
 }
+
+// rollsUnderFaults changes six units one after the other while daemons are
+// killed. Never are two of them away, and each is changed once.
+func rollsUnderFaults(t *testing.T, c *cluster, all []string) {
+	var names []string
+	text := func(v string) {
+		c.unit("r@.service", "[Service]\nExecStartPre=/bin/sh -c 'echo "+v+"-%i >>/var/tmp/rolled'\nExecStart=/bin/sleep infinity\n[X-Plasmid]\nUpdate=rolling max=1 gate=2s\n")
+	}
+	text("old")
+	for i := range 6 {
+		names = append(names, fmt.Sprintf("r@%d.service", i+1))
+	}
+	c.mustRun(append([]string{"start"}, names...)...)
+	text("new")
+	changed := make(chan error, 1)
+	go func() {
+		_, err := c.run(append([]string{"start", "--replace", "--timeout", "3m"}, names...)...)
+		changed <- err
+	}()
+	fewest, kills := len(names), 0
+	for begun := time.Now(); ; {
+		select {
+		case err := <-changed:
+			if err != nil {
+				// The machine that it talked to was killed under it.
+				t.Logf("the command saw: %v", err)
+			}
+			c.until(90*time.Second, "all have the new text", func() error {
+				n := 0
+				for _, lines := range c.notes("/var/tmp/rolled", all...) {
+					n += strings.Count(strings.Join(lines, " "), "new-")
+				}
+				if n < len(names) {
+					return fmt.Errorf("%d of %d", n, len(names))
+				}
+				return c.allActive(names)
+			})
+			if fewest < len(names)-1 {
+				t.Errorf("only %d of %d ran at some time", fewest, len(names))
+			}
+			times := map[string]int{}
+			for _, lines := range c.notes("/var/tmp/rolled", all...) {
+				for _, l := range lines {
+					times[l]++
+				}
+			}
+			for l, n := range times {
+				if n != 1 || len(times) != 2*len(names) {
+					t.Errorf("%s was started %d times: %v", l, n, times)
+				}
+			}
+			c.mustRun(append([]string{"destroy"}, names...)...)
+			return
+		default:
+			// One after the other, each with the time to be of use in between.
+			if kills < 6 && time.Since(begun) > time.Duration(kills)*5*time.Second {
+				c.in(all[kills%3], "systemctl kill --signal=KILL plasmidd")
+				kills++
+			}
+			fewest = min(fewest, len(c.running("r@", all...)))
+		}
+	}
+}

@@ -111,6 +111,7 @@ func TestScheduling(t *testing.T) {
 
 	t.Run("a unit that runs once", func(t *testing.T) { runsOnce(t, c, all) })
 	t.Run("a timer", func(t *testing.T) { firesOnce(t, c, all) })
+	t.Run("a rolling update while daemons are killed", func(t *testing.T) { rollsUnderFaults(t, c, all) })
 
 	t.Run("a singleton under a partition", func(t *testing.T) {
 		c.mustRun("start", c.unit("single.service", stamper))
