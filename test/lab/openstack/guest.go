@@ -22,6 +22,10 @@ import (
 //   - The host's kernel runs it, so boot loader, kernel and modules stay out.
 //   - Where control groups are those of version 1, systemd in the guest gets a
 //     hierarchy of version 2 for itself before it starts.
+//   - Docker makes the device nodes that are in images. Which may be opened
+//     stays libvirt's list.
+//   - It also sets up the networks of its containers, by /proc/sys/net: the rest of
+//     /proc/sys, which is the host's, stays read-only.
 //   - There is no config drive, and nothing by which cloud-init would see that
 //     it runs on OpenStack.
 //   - A login on the console hangs it up, and what was written to it just
@@ -39,6 +43,15 @@ rm -f usr/sbin/init
 cat >usr/sbin/init <<'END'
 #!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+devices=$(sed -n 's/^[0-9]*:devices://p' /proc/self/cgroup)
+if [ -n "$devices" ]; then
+	mount -t cgroup -o devices none /mnt
+	echo 'c *:* m' >"/mnt$devices/devices.allow"
+	umount /mnt
+fi
+mount -t proc proc /mnt
+mount --bind /mnt/sys/net /proc/sys/net
+umount /mnt
 if grep -qv ^0:: /proc/self/cgroup; then
 	umount -l -R /sys/fs/cgroup
 	mount -t cgroup2 none /mnt

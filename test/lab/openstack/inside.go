@@ -196,6 +196,9 @@ func (l *lab) prepare(ctx context.Context, s conf.Settings) error {
 			return err
 		}
 	}
+	if err := allowMknod(); err != nil {
+		return err
+	}
 	for _, dir := range []string{
 		"/run/mysqld", "/run/rabbitmq", "/run/libvirt", "/run/dbus", "/run/netns", "/run/lock/nova", "/run/lock/glance",
 		"/run/lock/neutron", "/run/lock/keystone", "/run/nova", "/run/neutron", "/run/glance", "/run/keystone", "/run/placement",
