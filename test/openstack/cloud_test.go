@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func connect(t *testing.T, cloud string) *openstack.Client {
+func connect(t testing.TB, cloud string) *openstack.Client {
 	t.Helper()
 	creds, err := openstack.FindCredentials(cloud, "")
 	if err != nil {
@@ -87,7 +87,7 @@ func pushImages() error {
 // cluster is one of a test's own, with as much of joining as plans need: it
 // remembers who is a member.
 type cluster struct {
-	t       *testing.T
+	t       testing.TB
 	c       *config.Cluster
 	client  *openstack.Client
 	image   string
@@ -99,7 +99,7 @@ type cluster struct {
 }
 
 // groups are "name count mode".
-func newCluster(t *testing.T, name string, o config.OpenStack, groups ...string) *cluster {
+func newCluster(t testing.TB, name string, o config.OpenStack, groups ...string) *cluster {
 	t.Helper()
 	if err := pushImages(); err != nil {
 		t.Fatal(err)
@@ -268,7 +268,7 @@ func ids(p plan.Plan) []string {
 }
 
 // service is a client of the test's own, beside the provider's.
-func service(t *testing.T, cloud string, make func(*gophercloud.ProviderClient, gophercloud.EndpointOpts) (*gophercloud.ServiceClient, error)) *gophercloud.ServiceClient {
+func service(t testing.TB, cloud string, make func(*gophercloud.ProviderClient, gophercloud.EndpointOpts) (*gophercloud.ServiceClient, error)) *gophercloud.ServiceClient {
 	t.Helper()
 	auth, endpoint, _, err := clouds.Parse(clouds.WithCloudName(cloud))
 	if err != nil {
@@ -285,11 +285,11 @@ func service(t *testing.T, cloud string, make func(*gophercloud.ProviderClient, 
 	return c
 }
 
-func network(t *testing.T) *gophercloud.ServiceClient {
+func network(t testing.TB) *gophercloud.ServiceClient {
 	return service(t, os.Getenv("OS_CLOUD"), gopenstack.NewNetworkV2)
 }
 
-func compute(t *testing.T) *gophercloud.ServiceClient {
+func compute(t testing.TB) *gophercloud.ServiceClient {
 	c := service(t, os.Getenv("OS_CLOUD"), gopenstack.NewComputeV2)
 	c.Microversion = "2.64"
 	return c
@@ -297,7 +297,7 @@ func compute(t *testing.T) *gophercloud.ServiceClient {
 
 // census lists everything that there is in the project, by the services' own
 // lists.
-func census(t *testing.T) map[string]string {
+func census(t testing.TB) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	list := func(c *gophercloud.ServiceClient, path, key string) {

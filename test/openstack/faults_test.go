@@ -231,7 +231,7 @@ func TestStranger(t *testing.T) {
 	})
 }
 
-func anyServer(t *testing.T) (imageID, flavorID string) {
+func anyServer(t testing.TB) (imageID, flavorID string) {
 	t.Helper()
 	if err := pushImages(); err != nil {
 		t.Fatal(err)
