@@ -81,9 +81,7 @@ func secretValue(cmd *cobra.Command, file, name string) ([]byte, error) {
 	case file != "":
 		value, err = os.ReadFile(file)
 	case isFile && term.IsTerminal(int(in.Fd())):
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s: ", name)
-		value, err = term.ReadPassword(int(in.Fd()))
-		fmt.Fprintln(cmd.ErrOrStderr())
+		value, err = ask(in, cmd.ErrOrStderr(), name+": ")
 	default:
 		value, err = io.ReadAll(io.LimitReader(cmd.InOrStdin(), store.MaxSecret+1))
 	}

@@ -249,9 +249,9 @@ func (w *worker) start(ctx context.Context, p *store.Placement, spec unit.Spec) 
 		if err := w.claim(ctx); err != nil {
 			return err
 		}
-		if err := w.mayStart(); err != nil {
-			return err
-		}
+	}
+	if err := w.mayStart(); err != nil {
+		return err
 	}
 	wait, err := w.agent.Systemd.Start(ctx, w.name)
 	if err != nil {
