@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -83,8 +86,10 @@ mke2fs -q -t ext4 -L plasmid-root -O ^has_journal -d . "$OUT"
 `
 
 // guestImage puts an image for the tier lxc, made from the tree of a node
-// image, into a lab that is up.
-func (s site) guestImage(ctx context.Context, log *progress.Log, tree, name string) error {
+// image, into a lab that is up. It takes the place of others of its name: two
+// of a name are of no use to anybody. content says what is in the tree; if the
+// lab has it, nothing is done. Empty: unknown.
+func (s site) guestImage(ctx context.Context, log *progress.Log, tree, content, name string) error {
 	pid := s.process1()
 	if pid == 0 {
 		return errNotUp
@@ -92,6 +97,39 @@ func (s site) guestImage(ctx context.Context, log *progress.Log, tree, name stri
 	if info, err := os.Stat(filepath.Join(tree, "usr/lib/systemd/systemd")); err != nil || info.IsDir() {
 		return fmt.Errorf("%s is not the tree of a node image (there is no systemd in it)", tree)
 	}
+	list := []string{"image", "list", "--name=" + name, "--format=value", "--column=ID"}
+	old, err := s.client(ctx, pid, nil, list...)
+	if err != nil {
+		return err
+	}
+	keep := ""
+	made := short(guestScript, content)
+	if content != "" && len(old) > 0 {
+		same, err := s.client(ctx, pid, nil, append(list, "--status=active", "--property=plasmid_guest="+made)...)
+		if err != nil {
+			return err
+		}
+		if len(same) > 0 {
+			keep = same[0]
+			log.Printf("%s is in the lab already", name)
+		}
+	}
+	if keep == "" {
+		if err := s.uploadGuest(ctx, log, pid, tree, made, name); err != nil {
+			return err
+		}
+	}
+	for _, id := range old {
+		if id != keep {
+			if _, err := s.client(ctx, pid, nil, "image", "delete", id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s site) uploadGuest(ctx context.Context, log *progress.Log, pid int, tree, made, name string) error {
 	work, err := os.MkdirTemp(s.home(), "guest")
 	if err != nil {
 		return err
@@ -113,13 +151,22 @@ func (s site) guestImage(ctx context.Context, log *progress.Log, tree, name stri
 	}
 	defer in.Close()
 	t = log.Start("uploading it as %s", name)
-	c = exec.CommandContext(ctx, "nsenter", append(insideArgs(pid), "openstack", "image", "create",
-		"--disk-format=raw", "--container-format=bare", "--public", name)...)
-	c.Env = append(insideEnvironment(), "OS_CLOUD=lab-admin")
-	c.Stdin = in
-	err = said(c.CombinedOutput())
+	_, err = s.client(ctx, pid, in, "image", "create", "--disk-format=raw", "--container-format=bare", "--public",
+		"--property=plasmid_guest="+made, name)
 	t.Done(err)
 	return err
+}
+
+// client runs OpenStack's own client as the lab's administrator, and returns
+// the words that it says.
+func (s site) client(ctx context.Context, pid int, in io.Reader, args ...string) ([]string, error) {
+	c := exec.CommandContext(ctx, "nsenter", append(append(insideArgs(pid), "openstack"), args...)...)
+	c.Env = append(insideEnvironment(), "OS_CLOUD=lab-admin")
+	c.Stdin = in
+	var errs bytes.Buffer
+	c.Stderr = &errs
+	out, err := c.Output()
+	return strings.Fields(string(out)), said(errs.Bytes(), err)
 }
 
 // said puts what a program said into its error.
@@ -136,21 +183,24 @@ func imageCommand(o *options) *cobra.Command {
 		Use:   "image",
 		Short: "put a node image into a lab of tier lxc",
 		Long: `Makes an image for containers from the tree of a node image (the newest that
-"plasmid image build" has made, if none is named) and puts it into the lab.`,
+"plasmid image build" has made, if none is named) and puts it into the lab, in
+place of what is there by its name. If that is the same, it does nothing.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := o.site()
 			if err != nil {
 				return err
 			}
+			content := ""
 			if tree == "" {
 				latest, err := image.Latest(state)
 				if err != nil {
 					return errors.Join(err, errors.New("make one with: plasmid image build --tree-only"))
 				}
-				tree = latest.Tree()
+				// What has an identity does not change.
+				tree, content = latest.Tree(), latest.ID
 			}
-			return s.guestImage(c.Context(), newLog(), tree, name)
+			return s.guestImage(c.Context(), newLog(), tree, content, name)
 		},
 	}
 	c.Flags().StringVar(&tree, "tree", "", "the tree of a node image (default: the newest in --state)")

@@ -116,6 +116,8 @@ func TestLab(t *testing.T) {
 		t.Errorf("a life cycle: %v", err)
 	}
 
+	guestImages(t, run)
+
 	// As Nova has them for containers.
 	loop := "truncate -s 1M /var/lib/nova/" + s.name + "; losetup --find /var/lib/nova/" + s.name
 	if _, err := run("exec", "--inside", "--", "sh", "-ec", loop); err != nil {
@@ -147,6 +149,64 @@ func TestLab(t *testing.T) {
 	checkGone(t, s, pid)
 	if out, err := run("status"); err == nil || !strings.Contains(out, "not up") {
 		t.Errorf("status of no lab says %v", err)
+	}
+}
+
+// guestImages puts node images into a lab, of which there is one of a name
+// whatever was there before.
+func guestImages(t *testing.T, run func(...string) (string, error)) {
+	t.Helper()
+	state := t.TempDir()
+	node := func(id string) {
+		t.Helper()
+		dir := filepath.Join(state, "images", id)
+		for _, d := range []string{"usr/lib/systemd", "usr/sbin", "etc/cloud/cloud.cfg.d", "etc/systemd/network", "etc/systemd/system"} {
+			if err := os.MkdirAll(filepath.Join(dir, "tree", d), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		latest := filepath.Join(state, "images", ".latest")
+		_ = os.Remove(latest)
+		for _, err := range []error{
+			os.WriteFile(filepath.Join(dir, "tree/usr/lib/systemd/systemd"), nil, 0o755),
+			os.WriteFile(filepath.Join(dir, "manifest.json"), []byte("{}"), 0o644),
+			os.Symlink(id, latest),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	inLab := func() string {
+		t.Helper()
+		out, err := run("exec", "--inside", "--cloud", "lab-admin", "--", "openstack", "image", "list", "--name=plasmid-lxc", "--format=value", "--column=ID")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(strings.Fields(out)) != 1 {
+			t.Errorf("images of one name: %q", out)
+		}
+		return out
+	}
+	image := func(args ...string) string {
+		t.Helper()
+		if _, err := run(append([]string{"image", "--state", state}, args...)...); err != nil {
+			t.Fatal(err)
+		}
+		return inLab()
+	}
+	node("one")
+	first := image()
+	if again := image(); again != first {
+		t.Error("the same image was put in again")
+	}
+	node("two")
+	second := image()
+	if second == first {
+		t.Error("another image was not put in")
+	}
+	if third := image("--tree", filepath.Join(state, "images/two/tree")); third == second {
+		t.Error("a tree that may have changed was not put in")
 	}
 }
 
