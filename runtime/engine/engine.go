@@ -6,19 +6,15 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"plasmid/runtime/reboot"
 	"plasmid/runtime/schedule"
 	"plasmid/runtime/store"
-	"plasmid/runtime/unit"
 )
 
 // Config of an engine.
@@ -36,27 +32,22 @@ type Config struct {
 // Engine campaigns for leadership and decides while it has it.
 type Engine struct {
 	Config
-	specs      map[string]*parsed // by unit name
-	names      []string           // of specs, sorted
-	memory     schedule.Memory    // of the last pass
+	specs      map[string]*parsed   // by unit name
+	changed    store.Changes        // in the view since it was last decided on
+	memory     schedule.Memory      // the scheduler's view, and the last plan
+	due        map[string]time.Time // when units look different though nothing changes
+	readySince map[string]since     // by unit name
+	uneasy     bool                 // machines are to be read again, whatever changed
 	unplaced   atomic.Pointer[map[string][]schedule.Verdict]
 	waiting    atomic.Pointer[map[string]string]
-	readySince since
 	again      time.Duration // after what time to decide again though nothing changes; 0: not
 	leading    atomic.Bool
 	counts     counts
 }
 
-type parsed struct {
-	hash     string
-	spec     unit.Spec
-	template bool // there is nothing to run
-	err      error
-}
-
 // New returns an engine that does nothing yet.
 func New(c Config) *Engine {
-	return &Engine{Config: c, specs: map[string]*parsed{}}
+	return &Engine{Config: c, specs: map[string]*parsed{}, due: map[string]time.Time{}, readySince: map[string]since{}}
 }
 
 // Leading reports whether this engine decides.
@@ -111,6 +102,8 @@ func (e *Engine) lead(ctx context.Context, l *store.Leadership) error {
 	case <-e.Mirror.Ready():
 	}
 	w.begin(time.Now())
+	views := e.Mirror.Follow()
+	defer views.Close()
 	var lost reboot.Lost
 	var retry time.Duration
 	for {
@@ -122,7 +115,8 @@ func (e *Engine) lead(ctx context.Context, l *store.Leadership) error {
 		}
 		wait := e.Lease
 		if current {
-			view := e.Mirror.View()
+			view, changed := views.Next()
+			e.changed.Add(changed)
 			again := w.judge(ctx, view)
 			err := e.decide(ctx, l, view, w)
 			switch {
@@ -175,11 +169,9 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 		e.Logger.Info("the store was migrated", "from", id.Version, "to", now.Version)
 		return nil // decided on when the view has it
 	}
-	e.again = 0
 	now := time.Now()
-	in := e.input(view, w, now)
-	e.life(view, &in, now)
-	r := e.memory.Decide(in)
+	e.read(view, w, now)
+	r := e.memory.Decide()
 	records := e.records(view, now)
 	records.RollBacks = e.rollBacks(view, r.RollBack)
 	if !records.Empty() {
@@ -190,6 +182,7 @@ func (e *Engine) decide(ctx context.Context, l *store.Leadership, view *store.Vi
 		}
 		return e.settle(ctx, revision)
 	}
+	e.changed = store.Changes{}
 	e.counts.passes.Add(1)
 	e.unplaced.Store(&r.Unplaced)
 	e.waiting.Store(&r.Stuck)
@@ -244,156 +237,4 @@ func (e *Engine) settle(ctx context.Context, revision int64) error {
 		e.Logger.Warn("the store's watch is behind", "err", err)
 	}
 	return ctx.Err()
-}
-
-// input turns the store's view into the scheduler's.
-func (e *Engine) input(view *store.View, w *watchdog, now time.Time) schedule.View {
-	in := e.memory.Scratch()
-	e.read(view)
-	unreadable := map[string]bool{}
-	for _, name := range e.names {
-		p, u := e.specs[name], view.Units[name]
-		if p.err != nil {
-			// The API refuses such units. One that is there all the same, by
-			// way of a newer version's API say, keeps nobody else from
-			// running, and is left where it runs.
-			unreadable[name] = true
-			continue
-		}
-		if p.template {
-			continue
-		}
-		in.Units = append(in.Units, schedule.Unit{Spec: p.spec, Wish: string(u.Wish), Hash: u.Hash})
-	}
-	seen := map[string]bool{}
-	for _, all := range []map[string]store.Machine{view.Machines, view.Known} {
-		for id := range all {
-			if seen[id] {
-				continue
-			}
-			seen[id] = true
-			m, alive := view.Machines[id]
-			if !alive {
-				m = view.Known[id]
-			}
-			order, ordered := view.Orders[id]
-			in.Machines = append(in.Machines, schedule.Machine{
-				ID: id, Name: m.Name, Metadata: view.MachineMetadata(id), CPU: 1000 * m.CPUs, Memory: m.MemoryMiB,
-				Gone: w.gone(id), Suspect: !alive && !w.gone(id),
-				Cordoned: ordered, Draining: order.Drain,
-			})
-			if order.Drain {
-				in.Budget = max(in.Budget, order.Budget)
-			}
-		}
-	}
-	if view.Rebalance != nil {
-		in.Rebalance = true
-		in.Budget = max(in.Budget, view.Rebalance.Budget)
-	}
-	place := func(name string, on map[string]store.Placement) {
-		if unreadable[name] {
-			return
-		}
-		first := len(in.Placed)
-		for machine, p := range on {
-			if !seen[machine] {
-				// A machine that was forgotten: its units are free.
-				seen[machine] = true
-				in.Machines = append(in.Machines, schedule.Machine{ID: machine, Gone: true})
-			}
-			in.Placed = append(in.Placed, schedule.Placed{
-				Unit: name, Machine: machine, Hash: p.Hash, Wish: string(p.Wish),
-				Moving: e.moving(view, p, now),
-			})
-		}
-		slices.SortFunc(in.Placed[first:], func(a, b schedule.Placed) int { return cmp.Compare(a.Machine, b.Machine) })
-	}
-	// In the order of names: sorting is most of what planning costs, unless all
-	// is sorted already.
-	for _, name := range e.names {
-		place(name, view.Placements[name])
-	}
-	for name, on := range view.Placements {
-		if _, known := e.specs[name]; !known {
-			place(name, on)
-		}
-	}
-	// The same order each time, so that the same view is known again.
-	slices.SortFunc(in.Machines, func(a, b schedule.Machine) int { return cmp.Compare(a.ID, b.ID) })
-	return in
-}
-
-// read parses what is new among the units, and forgets those that are gone.
-func (e *Engine) read(view *store.View) {
-	before := len(e.specs)
-	for _, u := range view.Units {
-		e.parse(u)
-	}
-	same := len(e.specs) == before
-	if len(e.specs) > len(view.Units) {
-		same = false
-		for name := range e.specs {
-			if _, still := view.Units[name]; !still {
-				delete(e.specs, name)
-			}
-		}
-	}
-	if !same {
-		e.names = slices.Sorted(maps.Keys(e.specs))
-	}
-}
-
-func (e *Engine) spec(u store.Unit) (unit.Spec, error) {
-	p := e.parse(u)
-	return p.spec, p.err
-}
-
-// parse is spec without a copy of it: the leader asks for all units' at each
-// pass.
-func (e *Engine) parse(u store.Unit) *parsed {
-	p, ok := e.specs[u.Name]
-	if !ok || p.hash != u.Hash {
-		p = &parsed{hash: u.Hash}
-		p.spec, p.err = unit.SpecOf(u.Name, u.Text)
-		if p.err != nil {
-			e.Logger.Error("a unit can't be read; it is left as it is", "unit", u.Name, "err", p.err)
-		}
-		n, err := unit.ParseName(u.Name)
-		p.template = err != nil || n.Template
-		e.specs[u.Name] = p
-	}
-	return p
-}
-
-// settleTime is how long a unit that was moved may take to come up before the
-// next ones are moved all the same: one that never does must not hold up a drain
-// for ever.
-const settleTime = 5 * time.Minute
-
-// moving reports whether a unit was moved and has not come up yet.
-func (e *Engine) moving(view *store.View, p store.Placement, now time.Time) bool {
-	if p.Moved.IsZero() {
-		return false
-	}
-	left := settleTime - now.Sub(p.Moved)
-	if left <= 0 {
-		return false
-	}
-	st, ok := view.States[p.Unit][p.Machine]
-	if ok && st.Hash == p.Hash {
-		switch {
-		case p.Wish != store.Launched && st.Load == "loaded", st.Ready, st.GaveUp, st.Active == "failed":
-			return false
-		}
-	}
-	e.wake(left)
-	return true
-}
-
-// wake has the engine decide again after a time.
-func (e *Engine) wake(after time.Duration) {
-	if e.again == 0 || after < e.again {
-		e.again = max(after, time.Millisecond)
-	}
 }

@@ -10,65 +10,78 @@ import (
 )
 
 // instance is a unit on a machine with one text.
-type instance struct{ unit, machine, hash string }
+type instance struct{ machine, hash string }
 
-// since remembers since when instances are ready, as this leader saw it: a new
-// one has them wait for their gate again, which is late and never too early.
+// since remembers since when a unit's instances are ready, as this leader saw
+// it: a new one has them wait for their gate again, which is late and never too
+// early.
 type since map[instance]time.Time
 
-// life puts into the scheduler's view how units live: what they wait for, where
-// they failed and how far their updates are.
-func (e *Engine) life(view *store.View, in *schedule.View, now time.Time) {
-	specs := map[string]*schedule.Unit{}
-	for i := range in.Units {
-		u := &in.Units[i]
-		specs[u.Spec.Name] = u
-		if d, ok := view.Done[u.Spec.Name]; ok && u.Spec.RunOnce && d.Hash == u.Hash && u.Wish != string(store.Inactive) {
-			u.Done, u.Wish = doneText(d), string(store.Loaded)
+// settleTime is how long a unit that was moved may take to come up before the
+// next ones are moved all the same: one that never does must not hold up a drain
+// for ever.
+const settleTime = 5 * time.Minute
+
+// rollBackTime is how long after a change a failure is laid to the change.
+const rollBackTime = 10 * time.Minute
+
+// avoid notes the machines that failed the unit.
+func (s *sight) avoid(on map[string]store.Avoid, hash string, now time.Time) {
+	for machine, a := range on {
+		if !a.Until.After(now) {
+			continue
 		}
-		for machine, a := range view.Avoid[u.Spec.Name] {
-			if left := a.Until.Sub(now); left > 0 && a.Hash == u.Hash {
-				if u.Avoid == nil {
-					u.Avoid = map[string]string{}
-				}
-				u.Avoid[machine] = a.Why
-				e.wake(left)
+		s.at(a.Until)
+		if s.unit != nil && a.Hash == hash {
+			if s.unit.Avoid == nil {
+				s.unit.Avoid = map[string]string{}
 			}
+			s.unit.Avoid[machine] = a.Why
 		}
 	}
-	next := since{}
-	ready := map[string]bool{}
-	for i := range in.Placed {
-		p := &in.Placed[i]
-		u := specs[p.Unit]
-		st, ok := view.States[p.Unit][p.Machine]
-		if u == nil || p.Wish != string(store.Launched) {
-			continue
-		}
-		up := ok && st.Hash == p.Hash && st.Ready
-		if was, seen := ready[p.Unit]; !seen || was {
-			ready[p.Unit] = up && p.Hash == u.Hash
-		}
-		p.Failed = ok && st.Hash == p.Hash && (st.GaveUp || st.Active == "failed" && u.Spec.Retries.Starts == 0)
-		placement := view.Placements[p.Unit][p.Machine]
-		p.Back = placement.Previous != "" && now.Sub(placement.Changed) <= rollBackTime
-		if !u.Spec.Update.Rolling || !up {
-			continue
-		}
-		key := instance{p.Unit, p.Machine, p.Hash}
-		if next[key] = e.readySince[key]; next[key].IsZero() {
-			next[key] = now
-		}
-		if left := u.Spec.Update.Gate - now.Sub(next[key]); left > 0 {
-			e.wake(left)
-		} else {
-			p.Ready = true
-		}
+}
+
+// live notes how the unit lives where it is placed: whether it came up, failed
+// there, and how far its update is.
+func (s *sight) live(pl *schedule.Placed, p store.Placement, st store.State, told bool, was since, now time.Time) {
+	told = told && st.Hash == p.Hash
+	if left := p.Moved.Add(settleTime); !p.Moved.IsZero() && left.After(now) && !settled(p, st, told) {
+		pl.Moving = true
+		s.at(left)
 	}
-	for name, r := range ready {
-		specs[name].Ready = r
+	if s.unit == nil || p.Wish != store.Launched {
+		return
 	}
-	e.readySince = next
+	up := told && st.Ready
+	s.unit.Ready = (!s.asked || s.unit.Ready) && up && p.Hash == s.unit.Hash
+	s.asked = true
+	pl.Failed = told && (st.GaveUp || st.Active == "failed" && s.unit.Spec.Retries.Starts == 0)
+	if until := p.Changed.Add(rollBackTime); p.Previous != "" && until.After(now) {
+		pl.Back = true
+		s.at(until)
+	}
+	if !s.unit.Spec.Update.Rolling || !up {
+		return
+	}
+	key := instance{p.Machine, p.Hash}
+	from := was[key]
+	if from.IsZero() {
+		from = now
+	}
+	if s.ready == nil {
+		s.ready = since{}
+	}
+	s.ready[key] = from
+	if open := from.Add(s.unit.Spec.Update.Gate); open.After(now) {
+		s.at(open)
+	} else {
+		pl.Ready = true
+	}
+}
+
+// settled reports whether a unit that was moved has come up, or will not.
+func settled(p store.Placement, st store.State, told bool) bool {
+	return told && (p.Wish != store.Launched && st.Load == "loaded" || st.Ready || st.GaveUp || st.Active == "failed")
 }
 
 func doneText(d store.Done) string {
@@ -81,57 +94,53 @@ func doneText(d store.Done) string {
 
 func short(id string) string { return id[:min(8, len(id))] }
 
-// records works out what is to be remembered of units, and what no longer.
+// records works out what is to be remembered of the units that changed, and what
+// no longer.
 func (e *Engine) records(view *store.View, now time.Time) store.Records {
 	var r store.Records
-	for name, on := range view.States {
-		u, ok := view.Units[name]
-		if !ok {
-			continue
-		}
-		parsed := e.parse(u)
-		spec := &parsed.spec
-		if parsed.err != nil || !spec.RunOnce && spec.Retries.Starts == 0 {
-			continue
-		}
-		for machine, st := range on {
-			p, placed := view.Placements[name][machine]
-			if !placed || p.Hash != u.Hash || st.Hash != u.Hash || p.Wish != store.Launched || u.Wish != store.Launched {
-				continue
-			}
-			failed := st.GaveUp && (st.Active == "failed" || st.Active == "inactive")
-			switch _, done := view.Done[name]; {
-			case spec.RunOnce && !done && st.Ended && st.Active == "inactive",
-				spec.RunOnce && !done && st.Active == "failed" && (st.Ended || failed) && spec.Retries.Starts == 0:
-				r.Done = append(r.Done, store.Done{Unit: name, Hash: u.Hash, Machine: machine, OK: st.Active == "inactive", At: now.UTC().Truncate(time.Second)})
-			case spec.Retries.Starts > 0 && failed && !spec.Global && view.Avoid[name][machine].Hash != u.Hash:
-				until := now.Add(spec.Retries.Within)
-				r.Avoid = append(r.Avoid, store.Avoid{
-					Unit: name, Machine: machine, Hash: u.Hash, Until: until.UTC().Truncate(time.Second),
-					Why: fmt.Sprintf("failed it after %d retries, and is avoided until %s", spec.Retries.Starts, until.UTC().Format(time.TimeOnly)),
-				})
-			}
-		}
-	}
-	for name, on := range view.Avoid {
-		for machine, a := range on {
-			if u, ok := view.Units[name]; !ok || u.Hash != a.Hash || !now.Before(a.Until) {
+	for name := range e.changed.Units {
+		u, known := view.Units[name]
+		for machine, a := range view.Avoid[name] {
+			if !known || u.Hash != a.Hash || !now.Before(a.Until) {
 				r.Forgive = append(r.Forgive, store.Avoid{Unit: name, Machine: machine})
-			} else {
-				e.wake(a.Until.Sub(now))
 			}
 		}
-	}
-	for name, d := range view.Done {
-		if u, ok := view.Units[name]; !ok || u.Hash != d.Hash || u.Wish == store.Inactive {
+		if d, done := view.Done[name]; done && (!known || u.Hash != d.Hash || u.Wish == store.Inactive) {
 			r.Forget = append(r.Forget, name)
+		}
+		if known {
+			e.recordsOf(view, u, now, &r)
 		}
 	}
 	return r
 }
 
-// rollBackTime is how long after a change a failure is laid to the change.
-const rollBackTime = 10 * time.Minute
+// recordsOf works out what is to be remembered of a unit where it runs.
+func (e *Engine) recordsOf(view *store.View, u store.Unit, now time.Time, r *store.Records) {
+	parsed := e.parse(u)
+	spec := &parsed.spec
+	if parsed.err != nil || !spec.RunOnce && spec.Retries.Starts == 0 {
+		return
+	}
+	for machine, st := range view.States[u.Name] {
+		p, placed := view.Placements[u.Name][machine]
+		if !placed || p.Hash != u.Hash || st.Hash != u.Hash || p.Wish != store.Launched || u.Wish != store.Launched {
+			continue
+		}
+		failed := st.GaveUp && (st.Active == "failed" || st.Active == "inactive")
+		switch _, done := view.Done[u.Name]; {
+		case spec.RunOnce && !done && st.Ended && st.Active == "inactive",
+			spec.RunOnce && !done && st.Active == "failed" && (st.Ended || failed) && spec.Retries.Starts == 0:
+			r.Done = append(r.Done, store.Done{Unit: u.Name, Hash: u.Hash, Machine: machine, OK: st.Active == "inactive", At: now.UTC().Truncate(time.Second)})
+		case spec.Retries.Starts > 0 && failed && !spec.Global && view.Avoid[u.Name][machine].Hash != u.Hash:
+			until := now.Add(spec.Retries.Within)
+			r.Avoid = append(r.Avoid, store.Avoid{
+				Unit: u.Name, Machine: machine, Hash: u.Hash, Until: until.UTC().Truncate(time.Second),
+				Why: fmt.Sprintf("failed it after %d retries, and is avoided until %s", spec.Retries.Starts, until.UTC().Format(time.TimeOnly)),
+			})
+		}
+	}
+}
 
 // rollBacks finds the older texts of units whose update failed. A unit without
 // one, because it was just rolled back, stays as it is.

@@ -13,15 +13,26 @@ const inactive = "inactive"
 
 // Decide compares what is wanted with what is placed. Its decisions are sorted:
 // removals first, then updates, then placements, each by unit and machine.
-func Decide(v View) Result {
-	p := newPlanner(v)
+func Decide(v View) Result { return plan(pointers(v.Units), v).result() }
+
+// plan makes a plan for the units; those of the view are left aside.
+func plan(units []*Unit, v View) *planner {
+	p := newPlanner(units, v)
 	p.keep()
 	p.dropStranded()
 	p.placeGlobals()
-	p.placeRest()
+	p.placeRest(p.sorted)
 	p.drain()
 	p.rebalance()
-	return p.result()
+	return p
+}
+
+func pointers(units []Unit) []*Unit {
+	ps := make([]*Unit, len(units))
+	for i := range units {
+		ps[i] = &units[i]
+	}
+	return ps
 }
 
 // host is a machine while a plan is made.
@@ -68,19 +79,19 @@ type planner struct {
 	failed  map[string][]Verdict // verdicts on units that ask for the same
 }
 
-func newPlanner(v View) *planner {
+func newPlanner(units []*Unit, v View) *planner {
 	p := &planner{
 		view:     v,
-		units:    make(map[string]*wanted, len(v.Units)),
+		units:    make(map[string]*wanted, len(units)),
 		hosts:    make(map[string]*host, len(v.Machines)),
 		unplaced: map[string][]Verdict{}, stuck: map[string]string{}, back: map[string]string{},
 		classes: map[string]*class{}, groups: map[string]*group{}, failed: map[string][]Verdict{},
 	}
-	all := make([]wanted, len(v.Units))
-	p.sorted = make([]*wanted, len(v.Units))
-	for i := range v.Units {
+	all := make([]wanted, len(units))
+	p.sorted = make([]*wanted, len(units))
+	for i, u := range units {
 		w := &all[i]
-		w.Unit, w.name = &v.Units[i], v.Units[i].Spec.Name
+		w.Unit, w.name = u, u.Spec.Name
 		p.units[w.name] = w
 		p.sorted[i] = w
 	}
@@ -270,12 +281,13 @@ func (p *planner) placeGlobals() {
 	}
 }
 
-// placeRest places the other units. Units with peers, and units driven away by
-// another, can depend on those placed before, so it goes round until nothing
-// more moves; each round places at least one unit or ends.
-func (p *planner) placeRest() {
+// placeRest places the units, which are in the order of their names, as far as
+// they are not placed. Units with peers, and units driven away by another, can
+// depend on those placed before, so it goes round until nothing more moves; each
+// round places at least one unit or ends.
+func (p *planner) placeRest(units []*wanted) {
 	var todo []*wanted
-	for _, w := range p.sorted {
+	for _, w := range units {
 		if w.Spec.Global || w.Wish == inactive || w.home != nil || w.Done != "" {
 			continue
 		}

@@ -50,7 +50,7 @@ func Explain(verdicts []Verdict) string {
 // Why means that it can. Where the unit is already, it is judged as if it were
 // to stay.
 func Judge(v View, name string) []Verdict {
-	p := newPlanner(v)
+	p := newPlanner(pointers(v.Units), v)
 	p.keep()
 	w := p.units[name]
 	if w == nil {

@@ -22,11 +22,13 @@ type Mirror struct {
 	cluster uint64    // etcd's own ID with that snapshot
 	ready   chan struct{}
 	heard   time.Time // of the last word from the store
+
+	followers map[*Follower]bool
 }
 
 // Mirror starts a copy that is kept until ctx ends.
 func (s *Store) Mirror(ctx context.Context) *Mirror {
-	m := &Mirror{store: s, view: newView(), changed: make(chan struct{}), ready: make(chan struct{})}
+	m := &Mirror{store: s, view: newView(), changed: make(chan struct{}), ready: make(chan struct{}), followers: map[*Follower]bool{}}
 	go func() { _ = s.follow(ctx, "", m.take, m.lose) }()
 	go m.probe(ctx)
 	return m
@@ -120,6 +122,7 @@ func (m *Mirror) take(c change) error {
 		m.apply(e, string(ev.Kv.Key), func(key string) error { return e.apply(key, ev.Kv, ev.Type == clientv3.EventTypeDelete) })
 	}
 	m.view = &e.View
+	m.tell(c)
 	if c.snapshot {
 		select {
 		case <-m.ready:
