@@ -76,6 +76,9 @@ func enterCgroup(name string) error {
 				}
 			}
 		}
+		if err := weigh(dir); err != nil {
+			return err
+		}
 		if err := join(dir); err != nil {
 			return err
 		}
@@ -95,6 +98,21 @@ func enterCgroup(name string) error {
 		}
 		if err := join(dir); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// weigh gives a group the share of a busy host that ten processes have. By
+// itself it has that of one, which is all that its forty would get together.
+func weigh(dir string) error {
+	for file, weight := range map[string]string{"cpu.shares": "10240", "cpu.weight": "1000"} { // versions 1 and 2
+		path := filepath.Join(dir, file)
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			continue // another controller's, or it is not on here
+		}
+		if err := os.WriteFile(path, []byte(weight), 0o644); err != nil {
+			return fmt.Errorf("giving a control group its weight: %w", err)
 		}
 	}
 	return nil

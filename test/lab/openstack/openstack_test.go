@@ -43,6 +43,25 @@ func TestHierarchies(t *testing.T) {
 	}
 }
 
+func TestWeigh(t *testing.T) {
+	for file, want := range map[string]string{"cpu.shares": "10240", "cpu.weight": "1000", "memory.limit_in_bytes": "1"} {
+		path := filepath.Join(t.TempDir(), file)
+		if err := os.WriteFile(path, []byte("1"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := weigh(filepath.Dir(path)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("%s is %s, %v", file, got, err)
+		}
+		left, err := os.ReadDir(filepath.Dir(path))
+		if err != nil || len(left) != 1 {
+			t.Errorf("there are %v, %v", left, err)
+		}
+	}
+}
+
 func TestLastWords(t *testing.T) {
 	for _, c := range []struct {
 		name, log string

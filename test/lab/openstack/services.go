@@ -33,14 +33,15 @@ const patience = 3 * time.Minute
 // interval of the questions whether a service is ready.
 const interval = 150 * time.Millisecond
 
-// wsgi is how the services without a server of their own are served.
-func wsgi(port int, processes, threads int, file string) command {
+// wsgi is how the services without a server of their own are served: in one
+// process, since what Keystone remembers is not shared.
+func wsgi(port int, file string) command {
 	return command{argv: []string{"uwsgi_python3", "--http-socket", fmt.Sprintf("%s:%d", conf.IP, port),
 		"--buffer-size", "65535", "--rem-header", "Content-Length",
 		"--add-header", "Connection: close", // it does close it, and clients that don't know send their next call there
 		"--master", "--plugins", "python3", "--lazy-apps",
 		"--no-orphans", "--die-on-term", "--enable-threads", "--listen", "100",
-		"--processes", fmt.Sprint(processes), "--threads", fmt.Sprint(threads), "--wsgi-file", file}}
+		"--processes", "1", "--threads", "8", "--wsgi-file", file}}
 }
 
 const neutronConf = "--config-file=/etc/neutron/neutron.conf"
@@ -65,8 +66,8 @@ func services(tier conf.Tier) []service {
 	all := []service{
 		{name: "mariadb", cmd: command{argv: []string{"mariadbd", "--user=mysql"}}, ready: dials("unix", "/run/mysqld/mysqld.sock")},
 		{name: "rabbitmq", cmd: command{argv: []string{"/usr/lib/rabbitmq/bin/rabbitmq-server"}, user: "rabbitmq"}, ready: dials("tcp", "127.0.0.1:5672")},
-		{name: "keystone", cmd: wsgi(5000, 2, 4, "/usr/bin/keystone-wsgi-public"), needs: []string{"mariadb"}, ready: answers(5000)},
-		{name: "placement", cmd: wsgi(8778, 1, 8, "/usr/bin/placement-api"), needs: []string{"mariadb", "keystone"}, ready: answers(8778)},
+		{name: "keystone", cmd: wsgi(5000, "/usr/bin/keystone-wsgi-public"), needs: []string{"mariadb"}, ready: answers(5000)},
+		{name: "placement", cmd: wsgi(8778, "/usr/bin/placement-api"), needs: []string{"mariadb", "keystone"}, ready: answers(8778)},
 		{name: "glance-api", cmd: command{argv: []string{"glance-api", "--config-file=/etc/glance/glance-api.conf"}},
 			needs: []string{"mariadb", "keystone"}, ready: answers(9292)},
 		api, nova("nova-conductor"), nova("nova-scheduler"),
