@@ -20,7 +20,7 @@ const (
 // HostKey reads the SSH host key that cloud-init writes to the console, which
 // comes to us by Nova's API and not over the network that SSH goes over.
 func (p *Provider) HostKey(ctx context.Context, name string) (ssh.PublicKey, error) {
-	list, err := p.c.servers(ctx, p.cluster.Name)
+	list, err := p.c.servers(ctx, p.cluster.Name, name)
 	if err != nil {
 		return nil, err
 	}

@@ -139,13 +139,13 @@ func TestPollerShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lists := 0
 		begin := time.Now()
-		p := poller{list: func(context.Context) ([]server, error) {
+		p := newPoller(func(context.Context) ([]server, error) {
 			lists++
 			if time.Since(begin) < 10*time.Second {
 				return []server{{object: object{ID: "s"}, Status: "BUILD"}}, nil
 			}
 			return []server{{object: object{ID: "s"}, Status: "ACTIVE"}}, nil
-		}}
+		})
 		done := make(chan error)
 		for range 50 {
 			go func() {
@@ -159,6 +159,33 @@ func TestPollerShares(t *testing.T) {
 		}
 		if lists > 12 {
 			t.Errorf("%d lists in 10 s", lists)
+		}
+	})
+}
+
+// A slow cloud is asked for less, and all waits end.
+func TestPollerSparesTheCloud(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lists := 0
+		p := newPoller(func(ctx context.Context) ([]server, error) {
+			lists++
+			return nil, sleep(ctx, 2*time.Second)
+		})
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errors.New("too long"))
+		defer cancel()
+		done := make(chan error)
+		for range 3 {
+			go func() {
+				done <- p.byID(ctx, "s", func(s *server) (bool, error) { return s != nil, nil })
+			}()
+		}
+		for range 3 {
+			if err := <-done; err == nil || err.Error() != "too long" {
+				t.Errorf("the wait ended with %v", err)
+			}
+		}
+		if lists > 8 {
+			t.Errorf("%d lists of 2 s in a minute", lists)
 		}
 	})
 }

@@ -266,7 +266,7 @@ func (p *Provider) createServer(ctx context.Context, st plan.Step) error {
 	sv, err := maker[server]{
 		what: "server",
 		find: func(ctx context.Context) ([]server, error) {
-			list, err := p.c.servers(ctx, p.cluster.Name)
+			list, err := p.c.servers(ctx, p.cluster.Name, m.Name)
 			if err != nil {
 				return nil, err
 			}
@@ -278,9 +278,6 @@ func (p *Provider) createServer(ctx context.Context, st plan.Step) error {
 			}
 			var out []server
 			for _, sv := range list {
-				if sv.Name != m.Name {
-					continue
-				}
 				old := sv.Meta[metaImage] != m.Image || sv.Meta[metaShape] != m.Shape
 				// Nova plugs a new server in some time after it said yes.
 				unplugged := sv.Status != "BUILD" && sv.ID != plugged
@@ -314,7 +311,6 @@ func (p *Provider) createServer(ctx context.Context, st plan.Step) error {
 	if sv.Status != "" && sv.Status != "BUILD" && !slices.Contains(runningStates, sv.Status) {
 		return p.startServer(ctx, st)
 	}
-	p.poll.forget()
 	return p.waitActive(ctx, sv.ID, m.Name)
 }
 
@@ -420,7 +416,7 @@ func (p *Provider) nics(ctx context.Context, name string, g config.NodeGroup) ([
 
 // startServer gives a machine its power back, in whatever way it was taken.
 func (p *Provider) startServer(ctx context.Context, st plan.Step) error {
-	list, err := p.c.servers(ctx, p.cluster.Name)
+	list, err := p.c.servers(ctx, p.cluster.Name, st.Name)
 	if err != nil {
 		return err
 	}
@@ -443,20 +439,17 @@ func (p *Provider) startServer(ctx context.Context, st plan.Step) error {
 	if err != nil && !hasCode(err, 409) { // 409: it is being done
 		return said(err)
 	}
-	p.poll.forget()
 	return p.waitActive(ctx, sv.ID, st.Name)
 }
 
 func (p *Provider) deleteServer(ctx context.Context, st plan.Step) error {
-	list, err := p.c.servers(ctx, p.cluster.Name)
+	list, err := p.c.servers(ctx, p.cluster.Name, st.Name)
 	if err != nil {
 		return err
 	}
 	for _, sv := range list {
-		if sv.Name == st.Name {
-			if err := p.removeServer(ctx, sv.ID); err != nil {
-				return err
-			}
+		if err := p.removeServer(ctx, sv.ID); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -466,7 +459,6 @@ func (p *Provider) removeServer(ctx context.Context, id string) error {
 	return untilGone(ctx,
 		func(ctx context.Context) error { return servers.Delete(ctx, p.c.compute, id).ExtractErr() },
 		func(ctx context.Context) error {
-			p.poll.forget()
 			return p.poll.byID(ctx, id, func(sv *server) (bool, error) { return sv == nil, nil })
 		})
 }

@@ -134,9 +134,17 @@ func (c *Client) floatingIPs(ctx context.Context, cluster, machine string) ([]fl
 		}, floatingObject), err
 }
 
-func (c *Client) servers(ctx context.Context, cluster string) ([]server, error) {
-	list, err := all(ctx, servers.List(c.compute, servers.ListOpts{}), servers.ExtractServers)
-	return convert(list, func(s servers.Server) bool { return s.Metadata[metaCluster] == cluster },
+// servers lists those of one machine, or of all if it is empty.
+func (c *Client) servers(ctx context.Context, cluster, machine string) ([]server, error) {
+	var opts servers.ListOpts
+	if machine != "" {
+		opts.Name = "^" + machine + "$" // Nova takes it for a regular expression
+	}
+	list, err := all(ctx, servers.List(c.compute, opts), servers.ExtractServers)
+	return convert(list,
+		func(s servers.Server) bool {
+			return s.Metadata[metaCluster] == cluster && (machine == "" || s.Name == machine)
+		},
 		func(s servers.Server) server {
 			return server{object{s.ID, s.Name, s.Created}, s.Status, s.Fault.Message, s.Metadata}
 		}, serverObject), err
@@ -208,7 +216,7 @@ func (c *Client) observe(ctx context.Context, cl *config.Cluster) (*state, error
 	g.Go(func() (err error) { s.Groups, err = c.groups(gctx, m); return })
 	g.Go(func() (err error) { s.Ports, err = c.ports(gctx, m, ""); return })
 	g.Go(func() (err error) { s.FloatingIPs, err = c.floatingIPs(gctx, cl.Name, ""); return })
-	g.Go(func() (err error) { s.Servers, err = c.servers(gctx, cl.Name); return })
+	g.Go(func() (err error) { s.Servers, err = c.servers(gctx, cl.Name, ""); return })
 	g.Go(func() (err error) { s.ServerGroups, err = c.serverGroups(gctx, m); return })
 	g.Go(func() (err error) { s.Volumes, err = c.volumes(gctx, cl.Name); return })
 	g.Go(func() error { return c.resolve(gctx, cl, s) })

@@ -24,7 +24,7 @@ type Provider struct {
 	state   *state // as last seen, and as steps changed what machines share
 	changes int    // that steps made to state
 
-	poll    poller
+	poll    *poller
 	flavors known // IDs by name
 	images  known // IDs in Glance by image
 }
@@ -32,9 +32,10 @@ type Provider struct {
 // New returns a provider. sshKeys are the authorized_keys lines of the login
 // user.
 func New(c *Client, cluster *config.Cluster, sshKeys []string) *Provider {
-	p := &Provider{cluster: cluster, o: cluster.Provider.OpenStack, c: c, sshKeys: sshKeys, state: &state{}}
-	p.poll.list = func(ctx context.Context) ([]server, error) { return c.servers(ctx, cluster.Name) }
-	return p
+	return &Provider{
+		cluster: cluster, o: cluster.Provider.OpenStack, c: c, sshKeys: sshKeys, state: &state{},
+		poll: newPoller(func(ctx context.Context) ([]server, error) { return c.servers(ctx, cluster.Name, "") }),
+	}
 }
 
 func (p *Provider) mark() string { return mark(p.cluster.Name) }
@@ -132,37 +133,47 @@ func (k *known) get(key string, find func() (string, error)) (string, error) {
 type poller struct {
 	list func(context.Context) ([]server, error)
 
-	mu   sync.Mutex
-	at   time.Time
-	last []server
+	turn       chan struct{} // holds a value while somebody uses what follows
+	began, end time.Time     // of the last list
+	last       []server
 }
 
-// servers returns a list that is no older than pollEvery.
-func (p *poller) servers(ctx context.Context) ([]server, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if time.Since(p.at) < pollEvery {
+func newPoller(list func(context.Context) ([]server, error)) *poller {
+	return &poller{list: list, turn: make(chan struct{}, 1)}
+}
+
+// servers returns a list that was begun after a time. A cloud that needs long
+// for a list is asked for fewer.
+func (p *poller) servers(ctx context.Context, after time.Time) ([]server, error) {
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if p.began.After(after) {
 		return p.last, nil
 	}
+	rest := max(pollEvery, 3*p.end.Sub(p.began))
+	if err := sleep(ctx, time.Until(p.end.Add(rest))); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	began := time.Now()
 	list, err := p.list(ctx)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
-	p.at, p.last = time.Now(), list
+	p.began, p.end, p.last = began, time.Now(), list
 	return list, nil
-}
-
-// forget makes the next list a new one.
-func (p *poller) forget() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.at = time.Time{}
 }
 
 // byID waits until f is content with a server, which is nil when there is none.
 func (p *poller) byID(ctx context.Context, id string, f func(*server) (bool, error)) error {
 	for {
-		list, err := p.servers(ctx)
+		list, err := p.servers(ctx, time.Now())
 		if err != nil {
 			return err
 		}
@@ -172,9 +183,6 @@ func (p *poller) byID(ctx context.Context, id string, f func(*server) (bool, err
 		}
 		if done, err := f(sv); done || err != nil {
 			return err
-		}
-		if err := sleep(ctx, pollEvery); err != nil {
-			return context.Cause(ctx)
 		}
 	}
 }
