@@ -9,14 +9,11 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-
-	"github.com/gophercloud/gophercloud/v2"
-	gopenstack "github.com/gophercloud/gophercloud/v2/openstack"
-	"github.com/gophercloud/gophercloud/v2/openstack/config/clouds"
 
 	"plasmid/internal/progress"
 	"plasmid/provision"
@@ -25,59 +22,50 @@ import (
 	"plasmid/provision/plan"
 )
 
-// image is the identity of the image that all machines run, which is uploaded
-// once.
+// image is the identity of the image that machines run.
 const image = "test-1"
 
-// TestMain puts the fault proxy between the provider and the services.
+// TestMain puts the fault proxy between the provider and the services, and
+// uploads what machines run.
 func TestMain(m *testing.M) {
 	if os.Getenv("OS_CLOUD") == "" {
 		fmt.Fprintln(os.Stderr, "these tests run in a lab: make test-openstack")
 		os.Exit(1)
 	}
-	stop, err := theProxy.start()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	stop()
-	os.Exit(code)
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "openstack")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		stop, err := theProxy.start()
+		if err == nil {
+			defer stop()
+			err = errors.Join(ownClouds(dir), pushImages(dir))
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
 }
 
-func connect(t testing.TB, cloud string) *openstack.Client {
-	t.Helper()
-	creds, err := openstack.FindCredentials(cloud, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := openstack.Connect(t.Context(), creds)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// pushImages uploads what machines run, if it is not there.
-func pushImages() error {
-	creds, err := openstack.FindCredentials("", "")
-	if err != nil {
-		return err
-	}
-	c, err := openstack.Connect(context.Background(), creds)
+// pushImages uploads what the machines of all projects run, if it is not there.
+func pushImages(dir string) error {
+	c, err := connect(context.Background(), admin)
 	if err != nil {
 		return err
 	}
 	for _, id := range []string{image, "test-2"} {
-		f, err := os.CreateTemp("", "image")
-		if err != nil {
+		file := filepath.Join(dir, id)
+		if err := os.WriteFile(file, []byte(strings.Repeat(id, 1000)), 0o600); err != nil {
 			return err
 		}
-		defer os.Remove(f.Name())
-		if _, err := f.WriteString(strings.Repeat(id, 1000)); err != nil {
-			return err
-		}
-		if _, err := c.Push(context.Background(), openstack.Upload{Identity: id, File: f.Name(), Suite: "testing", VirtualGiB: 2}, nil); err != nil {
+		u := uploadOf(id, file)
+		u.Visibility = "public"
+		if _, err := c.Push(context.Background(), u, nil); err != nil {
 			return err
 		}
 	}
@@ -87,23 +75,29 @@ func pushImages() error {
 // cluster is one of a test's own, with as much of joining as plans need: it
 // remembers who is a member.
 type cluster struct {
+	*project
 	t       testing.TB
 	c       *config.Cluster
 	client  *openstack.Client
 	image   string
 	mu      sync.Mutex
 	members map[string]plan.Member
-	did     []string // steps, in the order in which they ended
+	seen    []plan.Observed // of the last plan
+	did     []string        // steps, in the order in which they ended
+	gone    bool            // down was the last that was done
 	before  func(plan.Step)
 	after   func(plan.Step)
 }
 
-// groups are "name count mode".
+// newCluster is a cluster in a project of its own. groups are "name count mode".
 func newCluster(t testing.TB, name string, o config.OpenStack, groups ...string) *cluster {
 	t.Helper()
-	if err := pushImages(); err != nil {
-		t.Fatal(err)
-	}
+	return newProject(t).cluster(t, name, o, groups...)
+}
+
+// cluster is one in the project, which is as it was when the test has ended.
+func (p *project) cluster(t testing.TB, name string, o config.OpenStack, groups ...string) *cluster {
+	t.Helper()
 	o.Flavor = "m1.tiny"
 	if o.SSHAllow == nil {
 		o.SSHAllow = []string{"172.24.4.0/24"}
@@ -111,13 +105,15 @@ func newCluster(t testing.TB, name string, o config.OpenStack, groups ...string)
 	if o.ExternalNetwork == "" && o.Network.Made() {
 		o.ExternalNetwork = "ext-net"
 	}
-	c := &cluster{t: t, c: &config.Cluster{Name: name, Provider: config.Provider{OpenStack: &o}}, client: connect(t, ""), image: image, members: map[string]plan.Member{}}
+	c := &cluster{project: p, t: t, c: &config.Cluster{Name: name, Provider: config.Provider{OpenStack: &o}}, client: p.connect(t), image: image, members: map[string]plan.Member{}}
 	c.groups(groups...)
-	before := census(t)
+	before := p.census(t)
 	t.Cleanup(func() {
-		theProxy.clear()
-		c.down()
-		if left := diff(before, census(t)); left != "" {
+		theProxy.clear(p)
+		if !c.gone {
+			c.down()
+		}
+		if left := diff(before, p.census(t)); left != "" {
 			t.Errorf("the cloud is not as it was:\n%s", left)
 		}
 	})
@@ -149,6 +145,7 @@ func (c *cluster) plan(ctx context.Context, p *openstack.Provider) (plan.Plan, e
 		return plan.Plan{}, err
 	}
 	in := plan.Input{Cluster: c.c.Name, Network: network, Wanted: provision.Wanted(c.c, c.image), Observed: observed}
+	c.seen = observed
 	c.mu.Lock()
 	in.Members = slices.Collect(maps.Values(c.members))
 	c.mu.Unlock()
@@ -164,6 +161,7 @@ func (c *cluster) plan(ctx context.Context, p *openstack.Provider) (plan.Plan, e
 // tryUp is what plasmid up does, but that no machine is joined.
 func (c *cluster) tryUp(ctx context.Context) (plan.Plan, error) {
 	p := c.provider()
+	c.gone = false
 	pl, err := c.plan(ctx, p)
 	if err != nil {
 		return pl, err
@@ -212,23 +210,17 @@ func (c *cluster) up() plan.Plan {
 // settled expects all to be as wanted.
 func (c *cluster) settled() {
 	c.t.Helper()
-	p := c.provider()
-	pl, err := c.plan(c.t.Context(), p)
+	pl, err := c.plan(c.t.Context(), c.provider())
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	if !pl.Empty() {
 		c.t.Fatalf("after up there is still to do: %v", ids(pl))
 	}
-	_, observed, err := p.Observe(c.t.Context())
-	if err != nil {
-		c.t.Fatal(err)
+	if want := len(provision.Wanted(c.c, c.image)); len(c.seen) != want {
+		c.t.Errorf("%d machines, want %d", len(c.seen), want)
 	}
-	wanted := provision.Wanted(c.c, c.image)
-	if len(observed) != len(wanted) {
-		c.t.Errorf("%d machines, want %d", len(observed), len(wanted))
-	}
-	for _, o := range observed {
+	for _, o := range c.seen {
 		if !o.Running || !o.Complete || o.PrivateIPv4 == "" || o.Image != c.image {
 			c.t.Errorf("%+v", o)
 		}
@@ -256,6 +248,7 @@ func (c *cluster) down() {
 	if left, err = p.Sweep(ctx); err != nil || len(left) > 0 {
 		c.t.Errorf("left after down: %v %v", left, err)
 	}
+	c.gone = !c.t.Failed()
 	clear(c.members)
 }
 
@@ -264,59 +257,6 @@ func ids(p plan.Plan) []string {
 	for _, s := range p.Steps {
 		out = append(out, s.ID)
 	}
-	return out
-}
-
-// service is a client of the test's own, beside the provider's.
-func service(t testing.TB, cloud string, make func(*gophercloud.ProviderClient, gophercloud.EndpointOpts) (*gophercloud.ServiceClient, error)) *gophercloud.ServiceClient {
-	t.Helper()
-	auth, endpoint, _, err := clouds.Parse(clouds.WithCloudName(cloud))
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := gopenstack.AuthenticatedClient(context.Background(), auth)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := make(p, endpoint)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func network(t testing.TB) *gophercloud.ServiceClient {
-	return service(t, os.Getenv("OS_CLOUD"), gopenstack.NewNetworkV2)
-}
-
-func compute(t testing.TB) *gophercloud.ServiceClient {
-	c := service(t, os.Getenv("OS_CLOUD"), gopenstack.NewComputeV2)
-	c.Microversion = "2.64"
-	return c
-}
-
-// census lists everything that there is in the project, by the services' own
-// lists.
-func census(t testing.TB) map[string]string {
-	t.Helper()
-	out := map[string]string{}
-	list := func(c *gophercloud.ServiceClient, path, key string) {
-		var body map[string][]map[string]any
-		if _, err := c.Get(context.Background(), c.ServiceURL(path), &body, nil); err != nil {
-			t.Fatal(err)
-		}
-		for _, o := range body[key] {
-			out[fmt.Sprint(key, " ", o["id"])] = fmt.Sprint(o["name"], " ", o["description"])
-		}
-	}
-	n, c := network(t), compute(t)
-	for _, k := range []string{"networks", "subnets", "routers", "ports", "floatingips"} {
-		list(n, k, k)
-	}
-	list(n, "security-groups", "security_groups")
-	list(n, "security-group-rules", "security_group_rules")
-	list(c, "servers", "servers")
-	list(c, "os-server-groups", "server_groups")
 	return out
 }
 

@@ -29,36 +29,36 @@ import (
 	"plasmid/provision/plan"
 )
 
-const admin = "lab-admin"
-
 // A server that the cloud can't place has a port and an address by then. They
 // are used again, or go with the cluster.
 func TestServerFailsAfterItsPort(t *testing.T) {
+	t.Parallel()
 	hard := made
 	hard.AntiAffinity = "hard" // and the lab has one host
 	c := newCluster(t, "novalid", hard, "core 2 floating")
-	before := census(t)
+	before := c.census(t)
 	if _, err := c.tryUp(t.Context()); err == nil || !strings.Contains(err.Error(), "the cloud can't run server novalid-core-") {
 		t.Errorf("up: %v", err)
 	}
 	if _, err := c.tryUp(t.Context()); err == nil {
 		t.Error("up again went well")
 	}
-	if n := count(before, census(t), "ports"); n > 4 {
+	if n := count(before, c.census(t), "ports"); n > 4 {
 		t.Errorf("%d ports", n) // two machines, the router, DHCP
 	}
 }
 
 // The same, refused at once; then all is well.
 func TestServerRefusedAfterItsPort(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "refused", made, "core 2 floating")
-	theProxy.spoil("POST", "/servers$", fault{times: 1, code: 400, body: `{"badRequest": {"code": 400, "message": "Invalid key_name provided."}}`})
+	c.spoil("POST", "/servers$", fault{times: 1, code: 400, body: `{"badRequest": {"code": 400, "message": "Invalid key_name provided."}}`})
 	if _, err := c.tryUp(t.Context()); err == nil || !strings.Contains(err.Error(), "Invalid key_name") {
 		t.Errorf("up: %v", err)
 	}
-	before := census(t)
+	before := c.census(t)
 	c.up()
-	if n := count(before, census(t), "floatingips"); n > 1 {
+	if n := count(before, c.census(t), "floatingips"); n > 1 {
 		t.Errorf("%d more floating addresses", n)
 	}
 }
@@ -66,7 +66,8 @@ func TestServerRefusedAfterItsPort(t *testing.T) {
 // The pool is empty: the error says so, and no address is allocated over and
 // over.
 func TestFloatingPoolEmpty(t *testing.T) {
-	ac := service(t, admin, gopenstack.NewNetworkV2)
+	t.Parallel()
+	ac := asAdmin(t, gopenstack.NewNetworkV2)
 	yes := true
 	ext, err := networks.Create(t.Context(), ac, external.CreateOptsExt{CreateOptsBuilder: networks.CreateOpts{Name: "small-ext"}, External: &yes}).Extract()
 	if err != nil {
@@ -88,13 +89,13 @@ func TestFloatingPoolEmpty(t *testing.T) {
 		o := made
 		o.ExternalNetwork = "small-ext"
 		c := newCluster(t, "pool", o, "core 2 floating")
-		before := census(t)
+		before := c.census(t)
 		for range 2 {
 			if _, err := c.tryUp(t.Context()); err == nil || !strings.Contains(err.Error(), "no floating address left") {
 				t.Errorf("up: %v", err)
 			}
 		}
-		if n := count(before, census(t), "floatingips"); n > 1 {
+		if n := count(before, c.census(t), "floatingips"); n > 1 {
 			t.Errorf("%d floating addresses", n)
 		}
 	})
@@ -103,23 +104,24 @@ func TestFloatingPoolEmpty(t *testing.T) {
 // Floating addresses on a network that no router joins to the outside are
 // refused before anything is made.
 func TestNetworkWithoutRouter(t *testing.T) {
-	n := network(t)
-	net, err := networks.Create(t.Context(), n, networks.CreateOpts{Name: "island"}).Extract()
+	t.Parallel()
+	p := newProject(t)
+	net, err := networks.Create(t.Context(), p.network, networks.CreateOpts{Name: "island"}).Extract()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer networks.Delete(context.Background(), n, net.ID)
-	if _, err := subnets.Create(t.Context(), n, subnets.CreateOpts{NetworkID: net.ID, CIDR: "10.79.0.0/24", IPVersion: gophercloud.IPv4}).Extract(); err != nil {
+	defer networks.Delete(context.Background(), p.network, net.ID)
+	if _, err := subnets.Create(t.Context(), p.network, subnets.CreateOpts{NetworkID: net.ID, CIDR: "10.79.0.0/24", IPVersion: gophercloud.IPv4}).Extract(); err != nil {
 		t.Fatal(err)
 	}
 	t.Run("", func(t *testing.T) {
-		c := newCluster(t, "island", config.OpenStack{Network: config.Network{Name: "island"}, ExternalNetwork: "ext-net"}, "core 1 floating")
-		before := census(t)
+		c := p.cluster(t, "island", config.OpenStack{Network: config.Network{Name: "island"}, ExternalNetwork: "ext-net"}, "core 1 floating")
+		before := c.census(t)
 		_, err := c.tryUp(t.Context())
 		if f := findings(t, err); !strings.Contains(f, "no router joins network island") {
 			t.Error(f)
 		}
-		if d := diff(before, census(t)); d != "" {
+		if d := diff(before, c.census(t)); d != "" {
 			t.Error(d)
 		}
 	})
@@ -127,9 +129,10 @@ func TestNetworkWithoutRouter(t *testing.T) {
 
 // A quota that is short by one is found beforehand, with all others.
 func TestQuotaShortByOne(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "quota", made, "core 2 floating")
 	project := c.client.Project()
-	nova, neutron := service(t, admin, gopenstack.NewComputeV2), service(t, admin, gopenstack.NewNetworkV2)
+	nova, neutron := asAdmin(t, gopenstack.NewComputeV2), asAdmin(t, gopenstack.NewNetworkV2)
 	set := func(cores, addresses int) {
 		if _, err := quotasets.Update(context.Background(), nova, project, quotasets.UpdateOpts{Cores: &cores}).Extract(); err != nil {
 			t.Fatal(err)
@@ -140,7 +143,7 @@ func TestQuotaShortByOne(t *testing.T) {
 	}
 	defer set(200, 100)
 	set(1, 1)
-	before := census(t)
+	before := c.census(t)
 	_, err := c.tryUp(t.Context())
 	f := findings(t, err)
 	for _, want := range []string{"needs 2 more cores", "room for 1", "needs 2 more floating IPs", `"floating-ips"`} {
@@ -148,7 +151,7 @@ func TestQuotaShortByOne(t *testing.T) {
 			t.Errorf("no %q in: %s", want, f)
 		}
 	}
-	if d := diff(before, census(t)); d != "" {
+	if d := diff(before, c.census(t)); d != "" {
 		t.Error(d)
 	}
 	set(2, 2)
@@ -158,7 +161,9 @@ func TestQuotaShortByOne(t *testing.T) {
 // Things of others, by whatever name, are neither used nor touched; and one that
 // is in the way of down is named.
 func TestStranger(t *testing.T) {
-	n, co := network(t), compute(t)
+	t.Parallel()
+	p := newProject(t)
+	n, co := p.network, p.compute
 	// The network of a stranger has the name that ours will have, and the
 	// server too.
 	net, err := networks.Create(t.Context(), n, networks.CreateOpts{Name: "plasmid-alone"}).Extract()
@@ -177,7 +182,7 @@ func TestStranger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	imageID, flavorID := anyServer(t)
+	imageID, flavorID := p.anyServer(t)
 	sv, err := servers.Create(t.Context(), co, servers.CreateOpts{Name: "alone-core-1", ImageRef: imageID, FlavorRef: flavorID, Networks: []servers.Network{{Port: port.ID}}, Metadata: map[string]string{"plasmid_cluster": "alone-too"}}, nil).Extract()
 	if err != nil {
 		t.Fatal(err)
@@ -196,13 +201,9 @@ func TestStranger(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("", func(t *testing.T) {
-		c := newCluster(t, "alone", made, "core 1 floating")
+		c := p.cluster(t, "alone", made, "core 1 floating")
 		c.up()
 		// A stranger comes into our network.
-		_, _, err := c.provider().Observe(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
 		pages, err := networks.List(n, networks.ListOpts{Description: "plasmid-cluster=alone"}).AllPages(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -231,18 +232,15 @@ func TestStranger(t *testing.T) {
 	})
 }
 
-func anyServer(t testing.TB) (imageID, flavorID string) {
+// anyServer is what a server of no cluster's is made of.
+func (p *project) anyServer(t testing.TB) (imageID, flavorID string) {
 	t.Helper()
-	if err := pushImages(); err != nil {
-		t.Fatal(err)
-	}
-	list, err := connect(t, "").Images(t.Context())
+	list, err := p.connect(t).Images(t.Context())
 	if err != nil || len(list) == 0 {
 		t.Fatal(list, err)
 	}
 	var body struct{ Flavors []struct{ ID, Name string } }
-	co := compute(t)
-	if _, err := co.Get(t.Context(), co.ServiceURL("flavors"), &body, nil); err != nil {
+	if _, err := p.compute.Get(t.Context(), p.compute.ServiceURL("flavors"), &body, nil); err != nil {
 		t.Fatal(err)
 	}
 	i := slices.IndexFunc(body.Flavors, func(f struct{ ID, Name string }) bool { return f.Name == "m1.tiny" })
@@ -252,63 +250,69 @@ func anyServer(t testing.TB) (imageID, flavorID string) {
 // Faults of the services and of the network change neither what is there in the
 // end nor how much of it.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	everything := "/(networks|subnets|routers|ports|security-groups|security-group-rules|floatingips|servers)$"
 	for _, f := range []struct {
 		name   string
-		faults func()
+		faults func(*cluster)
 	}{
-		{"errors while looking", func() {
-			theProxy.spoil("GET", "", fault{times: 6, skip: 3, code: 500})
-			theProxy.spoil("GET", "", fault{times: 4, skip: 20, code: 503})
+		{"errors while looking", func(c *cluster) {
+			c.spoil("GET", "", fault{times: 6, skip: 3, code: 500})
+			c.spoil("GET", "", fault{times: 4, skip: 20, code: 503})
 		}},
-		{"too many calls", func() {
-			theProxy.spoil("", "", fault{times: 4, skip: 10, code: 429, after: "1"})
-			theProxy.spoil("POST", everything, fault{times: 4, skip: 2, code: 429, after: "1"})
+		{"too many calls", func(c *cluster) {
+			c.spoil("", "", fault{times: 4, skip: 10, code: 429, after: "1"})
+			c.spoil("POST", everything, fault{times: 4, skip: 2, code: 429, after: "1"})
 		}},
-		{"cut connections while looking", func() { theProxy.spoil("GET", "", fault{times: 6, skip: 8}) }},
-		{"things are made, and the answers are lost", func() {
+		{"cut connections while looking", func(c *cluster) { c.spoil("GET", "", fault{times: 6, skip: 8}) }},
+		{"things are made, and the answers are lost", func(c *cluster) {
 			for _, k := range []string{"networks", "subnets", "routers", "ports", "security-groups", "security-group-rules", "floatingips", "servers"} {
-				theProxy.spoil("POST", "/"+k+"$", fault{times: 1, late: true})
+				c.spoil("POST", "/"+k+"$", fault{times: 1, late: true})
 			}
-			theProxy.spoil("PUT", "add_router_interface", fault{times: 1, late: true})
+			c.spoil("PUT", "add_router_interface", fault{times: 1, late: true})
 		}},
-		{"things are made, and the answers are errors", func() {
+		{"things are made, and the answers are errors", func(c *cluster) {
 			for _, k := range []string{"networks", "subnets", "routers", "ports", "security-groups", "floatingips", "servers"} {
-				theProxy.spoil("POST", "/"+k+"$", fault{times: 1, late: true, code: 502})
+				c.spoil("POST", "/"+k+"$", fault{times: 1, late: true, code: 502})
 			}
 		}},
-		{"conflicts", func() {
-			theProxy.spoil("POST", "/(ports|floatingips)$", fault{times: 2, code: 409, body: `{"NeutronError": {"type": "Conflict", "message": "busy"}}`})
+		{"conflicts", func(c *cluster) {
+			c.spoil("POST", "/(ports|floatingips)$", fault{times: 2, code: 409, body: `{"NeutronError": {"type": "Conflict", "message": "busy"}}`})
 		}},
-		{"deletions that fail at first", func() {
-			theProxy.spoil("DELETE", "/ports/", fault{times: 3, code: 409, body: `{"NeutronError": {"type": "PortInUse", "message": "Port is in use"}}`})
-			theProxy.spoil("DELETE", "/(networks|subnets|routers|security-groups)/", fault{times: 4, code: 409})
-			theProxy.spoil("DELETE", "/servers/", fault{times: 1, late: true})
-			theProxy.spoil("DELETE", "/floatingips/", fault{times: 1, late: true, code: 500})
+		{"deletions that fail at first", func(c *cluster) {
+			c.spoil("DELETE", "/ports/", fault{times: 3, code: 409, body: `{"NeutronError": {"type": "PortInUse", "message": "Port is in use"}}`})
+			c.spoil("DELETE", "/(networks|subnets|routers|security-groups)/", fault{times: 4, code: 409})
+			c.spoil("DELETE", "/servers/", fault{times: 1, late: true})
+			c.spoil("DELETE", "/floatingips/", fault{times: 1, late: true, code: 500})
 		}},
 	} {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, "faults", made, "core 2 floating")
-			before := census(t)
-			f.faults()
+			before := c.census(t)
+			f.faults(c)
 			if _, err := c.tryUp(t.Context()); err != nil {
 				t.Errorf("up: %v", err)
 			}
-			now := census(t)
+			now := c.census(t)
 			for kind, n := range map[string]int{"servers": 2, "floatingips": 2, "networks": 1, "subnets": 1, "routers": 1, "security_groups": 1, "security_group_rules": 5} {
 				if got := count(before, now, kind); got != n {
 					t.Errorf("%d %s, want %d", got, kind, n)
 				}
 			}
 			c.down()
+			if left := theProxy.unused(c.project); len(left) > 0 {
+				t.Errorf("no call met %v", left)
+			}
 		})
 	}
 }
 
 // plasmid is killed at any step, of up and of down, and run again.
 func TestKilledAtRandom(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "killed", made, "core 3 floating")
-	nothing := census(t)
+	nothing := c.census(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
@@ -334,9 +338,9 @@ func TestKilledAtRandom(t *testing.T) {
 		}
 		kills++
 	}
-	before := census(t)
+	before := c.census(t)
 	c.up()
-	now := census(t)
+	now := c.census(t)
 	t.Logf("killed %d times on the way up; then %d things were missing", kills, len(now)-len(before))
 	for kind, n := range map[string]int{"servers": 3, "floatingips": 3, "networks": 1, "routers": 1} {
 		if got := count(nothing, now, kind); got != n {
@@ -362,9 +366,10 @@ func TestKilledAtRandom(t *testing.T) {
 
 // Two operators make the same cluster at the same time, from two workstations.
 func TestTwoOperators(t *testing.T) {
+	t.Parallel()
 	a := newCluster(t, "both", made, "core 2 floating")
-	b := &cluster{t: t, c: a.c, client: connect(t, ""), image: a.image, members: map[string]plan.Member{}}
-	before := census(t)
+	b := &cluster{project: a.project, t: t, c: a.c, client: a.connect(t), image: a.image, members: map[string]plan.Member{}}
+	before := a.census(t)
 	var wg sync.WaitGroup
 	for _, c := range []*cluster{a, b} {
 		wg.Go(func() {
@@ -375,7 +380,7 @@ func TestTwoOperators(t *testing.T) {
 	}
 	wg.Wait()
 	a.up()
-	now := census(t)
+	now := a.census(t)
 	for kind, n := range map[string]int{"servers": 2, "floatingips": 2, "networks": 1, "subnets": 1, "routers": 1, "security_groups": 1} {
 		if got := count(before, now, kind); got != n {
 			t.Errorf("%d %s, want %d", got, kind, n)
@@ -385,10 +390,9 @@ func TestTwoOperators(t *testing.T) {
 
 // An image is uploaded once, and pruned when nothing runs from it.
 func TestPush(t *testing.T) {
-	if err := pushImages(); err != nil {
-		t.Fatal(err)
-	}
-	c := connect(t, "")
+	t.Parallel()
+	p := newProject(t)
+	c := p.connect(t)
 	var names []string
 	for i := range 3 {
 		id := fmt.Sprintf("push-%d-%d", time.Now().UnixNano(), i) // a lab may be kept from run to run
@@ -408,8 +412,8 @@ func TestPush(t *testing.T) {
 		names = append(names, id)
 	}
 	// An upload that is cut off leaves nothing.
-	theProxy.spoil("PUT", "/images/.*/file$", fault{times: 1, code: 500})
-	defer theProxy.clear()
+	p.spoil("PUT", "/images/.*/file$", fault{times: 1, code: 500})
+	defer theProxy.clear(p)
 	file := t.TempDir() + "/disk"
 	if err := os.WriteFile(file, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)

@@ -42,15 +42,16 @@ func BenchmarkUpDown(b *testing.B) {
 			o.Network.CIDR = "10.77.0.0/24"
 			for range b.N {
 				var table strings.Builder
-				before := census(b)
-				bare := newSequential(b)
+				p := newProject(b)
+				before := p.census(b)
+				bare := newSequential(b, p)
 				bareUp := bare.measure(func() { bare.up(n) })
 				bareDown := bare.measure(bare.down)
-				if d := diff(before, census(b)); d != "" {
+				if d := diff(before, p.census(b)); d != "" {
 					b.Errorf("the sequential client left something:\n%s", d)
 				}
 
-				c := newCluster(b, "figures", o, fmt.Sprintf("core %d floating", n))
+				c := p.cluster(b, "figures", o, fmt.Sprintf("core %d floating", n))
 				measure := func(do func()) cost {
 					start, calls := time.Now(), c.client.Calls()
 					do()
@@ -80,6 +81,7 @@ func BenchmarkUpDown(b *testing.B) {
 
 // sequential is a client without any of the provider's care.
 type sequential struct {
+	p                *project
 	t                testing.TB
 	calls            atomic.Int64
 	network, compute *gophercloud.ServiceClient
@@ -93,9 +95,9 @@ func (s *sequential) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-func newSequential(t testing.TB) *sequential {
-	s := &sequential{t: t}
-	auth, endpoint, _, err := clouds.Parse()
+func newSequential(t testing.TB, project *project) *sequential {
+	s := &sequential{t: t, p: project}
+	auth, endpoint, _, err := clouds.Parse(clouds.WithCloudName(project.cloud))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +136,7 @@ func (s *sequential) up(n int) {
 	var ext struct{ Networks []struct{ ID string } }
 	_, err := s.network.Get(ctx, s.network.ServiceURL("networks")+"?name=ext-net", &ext, nil)
 	s.must("external network", err)
-	image, flavor := anyServer(s.t)
+	image, flavor := s.p.anyServer(s.t)
 
 	net, err := networks.Create(ctx, s.network, networks.CreateOpts{Name: "bare"}).Extract()
 	s.must("network", err)
