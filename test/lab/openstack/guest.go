@@ -29,8 +29,8 @@ import (
 //     stays libvirt's list.
 //   - It also sets up the networks of its containers, by /proc/sys/net: the rest of
 //     /proc/sys, which is the host's, stays read-only.
-//   - There is no config drive, and nothing by which cloud-init would see that
-//     it runs on OpenStack.
+//   - The config drive is a directory (see controller.go), and cloud-init would
+//     wait for other sources' networks.
 //   - A login on the console hangs it up, and what was written to it just
 //     before, such as the host key, is lost with a pseudo terminal.
 //   - netplan's and cloud-init's network files match by the permanent address
@@ -67,7 +67,7 @@ exec /usr/lib/systemd/systemd
 END
 chmod 755 usr/sbin/init
 cat >etc/cloud/cloud.cfg.d/95-lab.cfg <<'END'
-datasource_list: [OpenStack, None]
+datasource_list: [ConfigDrive, None]
 network: {config: disabled}
 END
 cat >etc/systemd/network/80-eth.network <<'END'

@@ -196,7 +196,7 @@ func (l *lab) prepare(ctx context.Context, s conf.Settings) error {
 			return err
 		}
 	}
-	if err := allowMknod(); err != nil {
+	if err := replaceController(); err != nil {
 		return err
 	}
 	for _, dir := range []string{
