@@ -29,6 +29,7 @@ type Store interface {
 type Systemd interface {
 	Changes(ctx context.Context, f func(unit string)) error
 	State(ctx context.Context, name string) (systemd.State, error)
+	Current(ctx context.Context, name string) (bool, error)
 	Start(ctx context.Context, name string) (systemd.Wait, error)
 	Stop(ctx context.Context, name string) (systemd.Wait, error)
 	Restart(ctx context.Context, name string) (systemd.Wait, error)

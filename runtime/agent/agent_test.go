@@ -643,6 +643,12 @@ func (s *fakeSystemd) State(ctx context.Context, name string) (systemd.State, er
 	return systemd.State{Load: "loaded", Active: u.active, Result: u.result, Since: u.since}, ctx.Err()
 }
 
+func (s *fakeSystemd) Current(ctx context.Context, name string) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.units[name] != nil, ctx.Err()
+}
+
 // job runs f after a time, which passes also when nobody waits for it.
 func (s *fakeSystemd) job(takes time.Duration, f func() string) systemd.Wait {
 	done := make(chan string, 1)

@@ -147,11 +147,13 @@ func (w *worker) reconcile(ctx context.Context, p *store.Placement) error {
 		w.giveUp(err.Error())
 		return nil
 	}
-	s, err := w.agent.Systemd.State(ctx, w.name)
-	if err != nil {
-		return err
-	}
+	var s systemd.State // of a unit that is new nothing is asked
 	installed := w.installed()
+	if installed != "" {
+		if s, err = w.agent.Systemd.State(ctx, w.name); err != nil {
+			return err
+		}
+	}
 	same := quadlet.Same(installed, p.Text)
 	if p.Wish == store.Launched && !(same && (s.Up() || w.agent.marks.has(p))) {
 		// Before the old one is stopped: it works on while the new one's
@@ -160,7 +162,13 @@ func (w *worker) reconcile(ctx context.Context, p *store.Placement) error {
 			return err
 		}
 	}
-	if !same || !s.Has() {
+	current := false
+	if same {
+		if current, err = w.agent.Systemd.Current(ctx, w.name); err != nil {
+			return err
+		}
+	}
+	if !current {
 		if !same && installed != "" {
 			// It is stopped with all its hooks before anything of the new
 			// one runs.

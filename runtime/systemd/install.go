@@ -29,13 +29,20 @@ func (m *Manager) Install(ctx context.Context, name, text string, enable bool) e
 	file, link := filepath.Join(m.dir, name), filepath.Join(runtimeDir, name)
 	target, err := os.Readlink(link)
 	linked := err == nil && target == file
+	fresh := false
 	if !linked {
 		s, err := m.State(ctx, name)
 		if err != nil {
 			return err
 		}
-		if s.Load != "not-found" && s.Fragment != "" && s.Fragment != file && s.Fragment != link {
-			return &ForeignUnitError{name, s.Fragment}
+		if fresh = s.Load == "not-found"; !fresh {
+			var at string
+			if err := m.property(ctx, name, "FragmentPath", &at); err != nil {
+				return err
+			}
+			if at != "" && at != file && at != link {
+				return &ForeignUnitError{name, at}
+			}
 		}
 	}
 	// A crash leaves the old file or the new one, never a part of it.
@@ -58,8 +65,27 @@ func (m *Manager) Install(ctx context.Context, name, text string, enable bool) e
 		if err := m.call(ctx, "EnableUnitFiles", []string{name}, true, true).Err; err != nil {
 			return fmt.Errorf("enabling %s: %w", name, err)
 		}
+	} else if fresh {
+		// A file that is new systemd reads when it is first asked for it. To have
+		// all files read takes it more than to start some units.
+		if s, err := m.State(ctx, name); err != nil || s.Load != "not-found" {
+			return err
+		}
 	}
-	return m.reloads.do(ctx)
+	return m.readFiles(ctx)
+}
+
+// readFiles has systemd read all files again.
+func (m *Manager) readFiles(ctx context.Context) error {
+	_, err := m.reloads.do(ctx, "")
+	return err
+}
+
+func (m *Manager) reload(ctx context.Context, _ []string) (map[string]struct{}, error) {
+	if err := m.call(ctx, "Reload").Err; err != nil {
+		return nil, fmt.Errorf("having systemd read its unit files: %w", err)
+	}
+	return map[string]struct{}{"": {}}, nil
 }
 
 // Disable takes back what the [Install] section of a unit had done.
@@ -86,7 +112,13 @@ func (m *Manager) Remove(ctx context.Context, name string, enabled bool) error {
 	if err := m.call(ctx, "ResetFailedUnit", name).Err; err != nil && !isNoSuchUnit(err) {
 		return fmt.Errorf("forgetting that %s failed: %w", name, err)
 	}
-	return m.reloads.do(ctx)
+	if !enabled {
+		// What does not run and is spoken of by none it has forgotten already.
+		if s, err := m.State(ctx, name); err != nil || s.Load == "not-found" {
+			return err
+		}
+	}
+	return m.readFiles(ctx)
 }
 
 // Installed returns the texts of the unit files that Install wrote since the

@@ -19,7 +19,6 @@ const (
 	managerPath      = dbus.ObjectPath("/org/freedesktop/systemd1")
 	managerInterface = service + ".Manager"
 	unitInterface    = service + ".Unit"
-	propertiesGetAll = "org.freedesktop.DBus.Properties.GetAll"
 	propertiesGet    = "org.freedesktop.DBus.Properties.Get"
 	signalJobRemoved = managerInterface + ".JobRemoved"
 	signalProperties = "org.freedesktop.DBus.Properties.PropertiesChanged"

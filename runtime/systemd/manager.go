@@ -30,7 +30,8 @@ type Manager struct {
 	ctx     context.Context
 	close   context.CancelFunc
 	ended   sync.WaitGroup
-	reloads reloader
+	reloads shared[struct{}]
+	states  shared[State]
 	news    news
 
 	mu   sync.Mutex
@@ -51,12 +52,7 @@ func New(ctx context.Context, dir string) (*Manager, error) {
 		return nil, fmt.Errorf("connecting to systemd: %w; is systemd this machine's PID 1?", err)
 	}
 	m.link = first
-	m.reloads.reload = func(ctx context.Context) error {
-		if err := m.call(ctx, "Reload").Err; err != nil {
-			return fmt.Errorf("having systemd read its unit files: %w", err)
-		}
-		return nil
-	}
+	m.reloads.call, m.states.call = m.reload, m.list
 	m.ended.Go(func() { m.keep(first) })
 	return m, nil
 }

@@ -2,6 +2,10 @@ package systemd
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -74,21 +78,22 @@ func TestNewsKeepsEachNameOnce(t *testing.T) {
 	}
 }
 
-// However many ask while a reload runs, one more serves them all.
-func TestReloadsAreShared(t *testing.T) {
+// However many ask while a call is under way, one more serves them all.
+func TestCallsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var count atomic.Int32
-		r := reloader{reload: func(context.Context) error {
+		s := shared[string]{call: func(_ context.Context, names []string) (map[string]string, error) {
 			count.Add(1)
 			time.Sleep(time.Second)
-			return nil
+			return answers(names), nil
 		}}
 		start := time.Now()
 		ends := make(chan time.Duration, 10)
-		for range 10 {
+		for i := range 10 {
 			go func() {
-				if err := r.do(t.Context()); err != nil {
-					t.Error(err)
+				name := fmt.Sprint(i)
+				if got, err := s.do(t.Context(), name); err != nil || got != "of "+name {
+					t.Error(name, got, err)
 				}
 				ends <- time.Since(start)
 			}()
@@ -99,25 +104,58 @@ func TestReloadsAreShared(t *testing.T) {
 			}
 		}
 		if n := count.Load(); n > 2 {
-			t.Errorf("%d reloads", n)
+			t.Errorf("%d calls", n)
 		}
 	})
 }
 
-// Who asks while a reload runs is not served by that one: it may have read the
-// file before it was written.
-func TestReloadBeginsAfterTheCall(t *testing.T) {
+func answers(names []string) map[string]string {
+	out := map[string]string{}
+	for _, n := range names {
+		out[n] = "of " + n
+	}
+	return out
+}
+
+// Who asks while a call is under way is not served by that one: it may have
+// been answered before what it asks about has changed.
+func TestCallBeginsAfterTheQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var count atomic.Int32
-		r := reloader{reload: func(context.Context) error {
+		s := shared[struct{}]{call: func(context.Context, []string) (map[string]struct{}, error) {
 			time.Sleep(time.Second)
 			count.Add(1)
-			return nil
+			return map[string]struct{}{"": {}}, nil
 		}}
-		go r.do(t.Context())
+		go s.do(t.Context(), "")
 		time.Sleep(500 * time.Millisecond)
-		if err := r.do(t.Context()); err != nil || count.Load() != 2 {
-			t.Errorf("%v after %d reloads", err, count.Load())
+		if _, err := s.do(t.Context(), ""); err != nil || count.Load() != 2 {
+			t.Errorf("%v after %d calls", err, count.Load())
 		}
+	})
+}
+
+// A unit for which the call fails spoils it for no other.
+func TestOneBadNameSpoilsNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := shared[string]{call: func(_ context.Context, names []string) (map[string]string, error) {
+			time.Sleep(time.Second)
+			if slices.Contains(names, "bad") {
+				return nil, errors.New("no such name")
+			}
+			return answers(names), nil
+		}}
+		go s.do(t.Context(), "first")
+		time.Sleep(500 * time.Millisecond)
+		var wg sync.WaitGroup
+		for _, name := range []string{"a", "bad", "b"} {
+			wg.Go(func() {
+				got, err := s.do(t.Context(), name)
+				if (name == "bad") != (err != nil) || err == nil && got != "of "+name {
+					t.Error(name, got, err)
+				}
+			})
+		}
+		wg.Wait()
 	})
 }

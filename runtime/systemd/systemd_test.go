@@ -104,6 +104,15 @@ func state(t *testing.T, m *systemd.Manager, name string) systemd.State {
 	return s
 }
 
+func current(t *testing.T, m *systemd.Manager, name string) bool {
+	t.Helper()
+	is, err := m.Current(deadline(t), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return is
+}
+
 const sleeper = "[Service]\nExecStart=/bin/sleep infinity\n"
 
 func TestLifeOfAUnit(t *testing.T) {
@@ -113,7 +122,7 @@ func TestLifeOfAUnit(t *testing.T) {
 		t.Fatalf("before: %+v", s)
 	}
 	install(t, m, name, sleeper)
-	if s := state(t, m, name); !s.Has() || s.Active != "inactive" {
+	if s := state(t, m, name); !current(t, m, name) || s.Active != "inactive" {
 		t.Fatalf("installed: %+v", s)
 	}
 	run(t, m.Start, name, "done")
@@ -136,6 +145,58 @@ func TestLifeOfAUnit(t *testing.T) {
 	}
 }
 
+// For a unit that comes or goes by itself systemd does not read all its files.
+func TestNothingIsReloadedForANewUnit(t *testing.T) {
+	m := open(t)
+	reloaded := func() string {
+		out, err := exec.Command("systemctl", "show", "-P", "UnitsLoadStartTimestampMonotonic").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	const name = "pt-new@1.service"
+	for range 3 {
+		before := reloaded()
+		install(t, m, name, sleeper)
+		run(t, m.Start, name, "done")
+		run(t, m.Stop, name, "done")
+		if err := m.Remove(deadline(t), name, false); err != nil {
+			t.Fatal(err)
+		}
+		if s := state(t, m, name); s.Load != "not-found" {
+			t.Fatalf("removed: %+v", s)
+		}
+		if reloaded() == before {
+			return
+		}
+		// Somebody else's, perhaps.
+	}
+	t.Error("systemd was made to read all its files each time")
+}
+
+// A unit that another one speaks of stays with systemd when its file is gone, and
+// one whose file is another is read again.
+func TestWhatSystemdKeepsIsReloaded(t *testing.T) {
+	m := open(t)
+	const name, other = "pt-kept.service", "pt-wants.service"
+	install(t, m, other, "[Unit]\nWants="+name+"\n"+sleeper)
+	run(t, m.Start, other, "done")
+	install(t, m, name, sleeper)
+	run(t, m.Start, name, "done")
+	install(t, m, name, "[Unit]\nDescription=another\n"+sleeper)
+	if out, err := exec.Command("systemctl", "show", "-P", "Description", name).Output(); err != nil || strings.TrimSpace(string(out)) != "another" {
+		t.Errorf("its description is %q, %v", out, err)
+	}
+	run(t, m.Stop, name, "done")
+	if err := m.Remove(deadline(t), name, false); err != nil {
+		t.Fatal(err)
+	}
+	if s := state(t, m, name); s.Load != "not-found" {
+		t.Errorf("removed: %+v", s)
+	}
+}
+
 func TestFailureIsReported(t *testing.T) {
 	m := open(t)
 	install(t, m, "pt-fails.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n")
@@ -152,14 +213,16 @@ func TestFailureIsReported(t *testing.T) {
 }
 
 func TestEveryType(t *testing.T) {
-	where := t.TempDir() // before open: it is removed after the mount
+	// Before open: they are removed after the units. Nothing of the others is in
+	// the mount, which would be busy.
+	where, files := t.TempDir(), t.TempDir()
 	m := open(t)
 	mount := strings.ReplaceAll(strings.Trim(where, "/"), "/", "-")
 	for name, text := range map[string]string{
-		"pt-types.socket":  "[Socket]\nListenStream=" + filepath.Join(where, "s") + "\n",
+		"pt-types.socket":  "[Socket]\nListenStream=" + filepath.Join(files, "s") + "\n",
 		"pt-types.service": "[Service]\nExecStart=/bin/sleep infinity\n",
 		"pt-types.timer":   "[Timer]\nOnActiveSec=1h\n",
-		"pt-types.path":    "[Path]\nPathExists=" + filepath.Join(where, "p") + "\n",
+		"pt-types.path":    "[Path]\nPathExists=" + filepath.Join(files, "p") + "\n",
 		"pt-types.target":  "[Unit]\nDescription=test\n",
 		"pt-types.slice":   "[Slice]\nTasksMax=10\n",
 		mount + ".mount":   "[Mount]\nWhat=tmpfs\nWhere=" + where + "\nType=tmpfs\n",
@@ -227,11 +290,11 @@ func TestUnreadFileShows(t *testing.T) {
 	if err := os.Chtimes(filepath.Join(dir, name), time.Now(), time.Now().Add(2*time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	if s := state(t, m, name); s.Has() {
-		t.Fatalf("%+v", s)
+	if current(t, m, name) {
+		t.Fatalf("%+v", state(t, m, name))
 	}
 	install(t, m, name, sleeper+"# changed\n")
-	if s := state(t, m, name); !s.Has() || !s.Started() {
+	if s := state(t, m, name); !current(t, m, name) || !s.Started() {
 		t.Fatalf("%+v", s)
 	}
 }
