@@ -10,12 +10,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"plasmid/runtime/api"
@@ -131,8 +133,42 @@ func (c *Client) first(ctx context.Context) int {
 	return winner
 }
 
-// do sends a request to the first endpoint that can be reached.
+// patience is how long a request that nobody took is sent again: plasmidd is
+// started anew by systemd when it was killed or upgraded, on all machines at once
+// perhaps.
+const patience = 5 * time.Second
+
+const firstPause, lastPause = 50 * time.Millisecond, 800 * time.Millisecond
+
+// do sends a request to the first endpoint that can be reached. When machines
+// refuse the connection and no other answers it tries again for a while.
 func (c *Client) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	end := time.Now().Add(patience)
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		resp, again, err := c.once(ctx, method, path, body)
+		if !again || time.Now().Add(pause).After(end) {
+			return resp, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// restarts reports whether an error is what a daemon that is being started anew
+// gives: it refuses connections, or breaks one on which it was only asked.
+func restarts(method string, err error) bool {
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	return method == http.MethodGet && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET))
+}
+
+// once tries each endpoint. again says that none answered, and that this is
+// likely to be otherwise soon.
+func (c *Client) once(ctx context.Context, method, path string, body []byte) (_ *http.Response, again bool, _ error) {
 	first := c.first(ctx)
 	var errs []error
 	for i := range c.endpoints {
@@ -140,7 +176,7 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) (*htt
 		e := c.endpoints[n]
 		req, err := http.NewRequestWithContext(ctx, method, e.base+path, bytes.NewReader(body))
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if body != nil {
 			req.Header.Set("Content-Type", "application/json")
@@ -148,8 +184,9 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) (*htt
 		resp, err := e.http.Do(req)
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil, ctx.Err()
+				return nil, false, ctx.Err()
 			}
+			again = again || restarts(method, err)
 			errs = append(errs, fmt.Errorf("%s: %w", e.name, err))
 			continue
 		}
@@ -161,11 +198,11 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) (*htt
 		c.good = n
 		c.mu.Unlock()
 		if resp.StatusCode >= 400 {
-			return nil, readError(resp)
+			return nil, false, readError(resp)
 		}
-		return resp, nil
+		return resp, false, nil
 	}
-	return nil, fmt.Errorf("no machine of the cluster answers:\n%w", errors.Join(errs...))
+	return nil, again, fmt.Errorf("no machine of the cluster answers:\n%w", errors.Join(errs...))
 }
 
 func readError(resp *http.Response) error {

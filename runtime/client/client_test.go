@@ -1,11 +1,20 @@
 package client
 
 import (
+	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
+
+	"plasmid/runtime/api"
 )
 
 // A client makes one connection: the one by which it found who answers is the
@@ -33,5 +42,102 @@ func TestOneConnection(t *testing.T) {
 	}
 	if n := connections.Load(); n != 1 {
 		t.Errorf("%d connections", n)
+	}
+}
+
+// A daemon that is being started anew refuses connections, or has no socket yet.
+// A change is sent again as well, as nobody has got it.
+func TestAllRestart(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			address, scheme := "127.0.0.1:0", "http://"
+			if network == "unix" {
+				address, scheme = filepath.Join(t.TempDir(), "s"), "unix://"
+			}
+			l, err := net.Listen(network, address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			address = l.Addr().String()
+			l.Close()
+			c, err := New(Config{Endpoints: []string{scheme + address}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var asked atomic.Int32
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				asked.Add(1)
+				_, _ = w.Write([]byte(`{"revision": 7}`))
+			}))
+			var back sync.WaitGroup
+			back.Go(func() {
+				time.Sleep(300 * time.Millisecond) // the daemon's absence
+				l, err := net.Listen(network, address)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				srv.Listener.Close()
+				srv.Listener = l
+				srv.Start()
+			})
+			defer srv.Close()
+			defer back.Wait()
+			revision, err := c.Apply(t.Context(), []api.Change{})
+			if err != nil || revision != 7 || asked.Load() != 1 {
+				t.Errorf("revision %d, %v; asked %d times", revision, err, asked.Load())
+			}
+		})
+	}
+}
+
+// Trying again has an end, and the caller's comes first.
+func TestNobodyComesBack(t *testing.T) {
+	shut := httptest.NewServer(nil)
+	shut.Close()
+	c, err := New(Config{Endpoints: []string{shut.URL}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := c.Machines(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with a deadline: %v", err)
+	}
+	begun := time.Now()
+	_, err = c.Machines(t.Context())
+	if !errors.Is(err, syscall.ECONNREFUSED) || !strings.Contains(err.Error(), "no machine of the cluster answers") {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(begun); took < patience/2 || took > 2*patience {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// What somebody may have got is not sent again, but for questions.
+func TestABrokenConnection(t *testing.T) {
+	var asked atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) == 1 {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+			}
+			conn.Close()
+			return
+		}
+		_, _ = w.Write([]byte("[]"))
+	}))
+	defer srv.Close()
+	c, err := New(Config{Endpoints: []string{srv.URL}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Machines(t.Context()); err != nil || asked.Load() != 2 {
+		t.Errorf("a question: %v; asked %d times", err, asked.Load())
+	}
+	asked.Store(0)
+	if _, err := c.Apply(t.Context(), []api.Change{}); err == nil || asked.Load() != 1 {
+		t.Errorf("a change: %v; asked %d times", err, asked.Load())
 	}
 }
