@@ -115,7 +115,10 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 	wg.Go(func() { reboots.Run(ctx) })
 	wg.Go(func() { apps.Run(ctx) })
 	wg.Go(func() {
-		(&images.Collector{Store: blobs, Texts: func() ([]string, bool) { return texts(mirror) }, Logger: log}).Run(ctx)
+		(&images.Collector{
+			Store: blobs, Docker: docker, Registry: registry,
+			Texts: func() ([]string, bool) { return texts(mirror) }, Logger: log,
+		}).Run(ctx)
 	})
 	wg.Go(func() { answerNames(ctx, st, log) })
 	wg.Go(func() { renderTemplates(ctx, st.Client(), counted.Registerer(), log) })

@@ -154,3 +154,41 @@ func (d *Docker) pull(ctx context.Context, ref string, progress func()) error {
 		progress()
 	}
 }
+
+// Images returns the images that were pulled from a registry, as references by
+// digest.
+func (d *Docker) Images(ctx context.Context, registry string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	all, err := d.client.ImageList(ctx, image.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("asking Docker for its images: %w", err)
+	}
+	var refs []string
+	for _, i := range all {
+		for _, ref := range i.RepoDigests {
+			if strings.HasPrefix(ref, registry+"/") {
+				refs = append(refs, ref)
+			}
+		}
+	}
+	return refs, nil
+}
+
+// removeTimeout is for deleting an image's layers.
+const removeTimeout = time.Minute
+
+// RemoveImage removes an image, unless a container has it, be it one that has
+// ended.
+func (d *Docker) RemoveImage(ctx context.Context, ref string) (removed bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	_, err = d.client.ImageRemove(ctx, ref, image.RemoveOptions{PruneChildren: true})
+	switch {
+	case errdefs.IsNotFound(err) || errdefs.IsConflict(err):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("removing image %s: %w", ref, err)
+	}
+	return true, nil
+}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -18,9 +19,17 @@ const (
 	collectEvery = time.Hour
 )
 
-// Collector removes the blobs that nothing in the cluster names any more.
+// Collector removes the blobs that nothing in the cluster names any more, and
+// then what Docker has made of them.
 type Collector struct {
 	Store *Store
+	// Docker lists the images that came from this machine's registry, by
+	// reference, and removes one that no container has; nil: it is left alone.
+	Docker interface {
+		Images(ctx context.Context, registry string) ([]string, error)
+		RemoveImage(ctx context.Context, ref string) (removed bool, err error)
+	}
+	Registry string // where Store.Registry listens, host:port
 	// Texts are those of all units and placements, and whether they are known:
 	// a store that is away or was wiped names nothing, and means nothing by it.
 	Texts  func() (texts []string, known bool)
@@ -46,7 +55,43 @@ func (c *Collector) Run(ctx context.Context) {
 		if n > 0 {
 			c.Logger.Info("removed image blobs that no unit names", "blobs", n, "bytes", bytes)
 		}
+		if err := c.collectDocker(ctx, texts); err != nil && ctx.Err() == nil {
+			c.Logger.Warn("Docker's images that no unit names could not be removed", "err", err)
+		}
 	}
+}
+
+// collectDocker has Docker remove the images that it got from here, that no text
+// names and whose blobs have gone, which they do a day after they were last asked
+// for. What a container uses stays.
+func (c *Collector) collectDocker(ctx context.Context, texts []string) error {
+	if c.Docker == nil {
+		return nil
+	}
+	named := map[string]bool{}
+	for _, text := range texts {
+		for _, found := range digestInText.FindAllString(text, -1) {
+			named[found] = true
+		}
+	}
+	refs, err := c.Docker.Images(ctx, c.Registry)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, ref := range refs {
+		_, digest, _ := strings.Cut(ref, "@")
+		d, err := ParseDigest(digest)
+		if err != nil || named[digest] || c.Store.Has(d) {
+			continue
+		}
+		removed, err := c.Docker.RemoveImage(ctx, ref)
+		if removed {
+			c.Logger.Info("had Docker remove an image that no unit names", "image", ref)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 var digestInText = regexp.MustCompile(`sha256:[0-9a-f]{64}`)

@@ -1,9 +1,14 @@
 package images
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -55,4 +60,60 @@ func TestCollect(t *testing.T) {
 	if n, _, err := s.collect(texts, time.Now().Add(-unwanted)); err == nil || n != 0 || has(fresh) != 4 {
 		t.Errorf("with a damaged manifest %d blobs were removed: %v", n, err)
 	}
+}
+
+// dockerImages are references; those that a container has are kept.
+type dockerImages struct {
+	refs, inUse []string
+	err         error
+}
+
+func (d *dockerImages) Images(_ context.Context, registry string) ([]string, error) {
+	var out []string
+	for _, r := range d.refs {
+		if strings.HasPrefix(r, registry+"/") {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func (d *dockerImages) RemoveImage(_ context.Context, ref string) (bool, error) {
+	if d.err != nil || slices.Contains(d.inUse, ref) {
+		return false, d.err
+	}
+	d.refs = slices.DeleteFunc(d.refs, func(r string) bool { return r == ref })
+	return true, nil
+}
+
+// Docker's images of this registry go after their blobs have, and no others.
+func TestCollectDocker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		named, kept, old, busy := newImage("named"), newImage("kept"), newImage("old"), newImage("busy")
+		s := newStore(t, kept.blobs)
+		ref := func(i testImage) string { return "127.0.0.1:1/app@" + string(i.digest()) }
+		foreign := "docker.io/library/app@" + string(old.digest())
+		d := &dockerImages{refs: []string{ref(named), ref(kept), ref(old), ref(busy), foreign}, inUse: []string{ref(busy)}}
+		known := false
+		c := &Collector{Store: s, Docker: d, Registry: "127.0.0.1:1", Logger: slog.New(slog.DiscardHandler),
+			Texts: func() ([]string, bool) { return []string{"Images=" + ref(named)}, known }}
+		// The files are of this year, and so young in the bubble's time.
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go c.Run(ctx)
+		has := func(want ...string) {
+			t.Helper()
+			time.Sleep(collectEvery + time.Second)
+			if !slices.Equal(d.refs, want) {
+				t.Errorf("Docker has %q, want %q", d.refs, want)
+			}
+		}
+		has(ref(named), ref(kept), ref(old), ref(busy), foreign) // the store is away
+		known, d.err = true, errors.New("Docker is away")
+		has(ref(named), ref(kept), ref(old), ref(busy), foreign)
+		d.err = nil
+		has(ref(named), ref(kept), ref(busy), foreign)
+		d.inUse = nil
+		has(ref(named), ref(kept), foreign)
+	})
 }

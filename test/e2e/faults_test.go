@@ -126,19 +126,8 @@ func TestCluster(t *testing.T) {
 		}
 	})
 
-	t.Run("systemd's adapter on a real systemd", func(t *testing.T) {
-		binary := filepath.Join(c.dir, "systemd.test")
-		build := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", "systemd", "-o", binary, "plasmid/runtime/systemd")
-		build.Dir = repo()
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		c.copyTo(c.machine(3), binary, "/var/tmp/systemd.test")
-		cmd := c.command(t.Context(), "local", "exec", c.machine(3), "sh", "-euc", "chmod 755 /var/tmp/systemd.test; /var/tmp/systemd.test -test.v; rm /var/tmp/systemd.test")
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
-			t.Errorf("%v: %s", err, out)
-		}
-	})
+	t.Run("systemd's adapter on a real systemd", func(t *testing.T) { c.adapter(c.machine(3), "systemd", "plasmid/runtime/systemd") })
+	t.Run("Docker's adapter on a real Docker", func(t *testing.T) { c.adapter(c.machine(3), "docker", "plasmid/runtime/container") })
 
 	t.Run("nothing listens beyond what is meant to", func(t *testing.T) {
 		for _, m := range all {
@@ -367,6 +356,24 @@ func TestCluster(t *testing.T) {
 		c.mustRun("up", "--yes") // starts them again
 		c.until(60*time.Second, "all units run", func() error { return c.allActive(units) })
 	})
+}
+
+// adapter runs a package's tests on a machine: those with a build tag, which ask
+// what only a machine has.
+func (c *cluster) adapter(machine, tag, pkg string) {
+	t := c.t
+	t.Helper()
+	binary := filepath.Join(c.dir, tag+".test")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-tags", tag, "-o", binary, pkg)
+	build.Dir = repo()
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	c.copyTo(machine, binary, "/var/tmp/adapter.test")
+	out, err := c.run("local", "exec", machine, "sh", "-euc", "chmod 755 /var/tmp/adapter.test; /var/tmp/adapter.test -test.v; rm /var/tmp/adapter.test")
+	if err != nil || !strings.Contains(out, "--- PASS") {
+		t.Errorf("%v: %s", err, out)
+	}
 }
 
 // powerOff takes the power from a machine with units, measures until they run
