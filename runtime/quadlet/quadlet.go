@@ -380,6 +380,8 @@ func (g *generator) write(hash string, service []string) string {
 	if bySection["Service"] == nil {
 		add("Service", service...)
 	}
+	// What was made has no [Container] any more, and Docker is asked for it.
+	add("X-Plasmid", "Container="+g.container())
 	for _, s := range order {
 		fmt.Fprintf(&b, "\n[%s]\n%s\n", s, strings.Join(bySection[s], "\n"))
 	}

@@ -38,6 +38,9 @@ func TestUnit(t *testing.T) {
 		if err != nil || Is(f) != false {
 			t.Errorf("what is made can't be read: %v", err)
 		}
+		if spec, err := unit.SpecOf(name, out); err != nil || spec.Container == "" {
+			t.Errorf("what is made does not say which container it runs: %+v, %v", spec, err)
+		}
 		return out
 	})
 	for k, r := range keys {
