@@ -79,6 +79,12 @@ func main() {
 				return node.WriteFacts(f)
 			},
 		},
+		&cobra.Command{
+			Use:   "guard",
+			Short: "Stop this machine's singletons when the daemon does not; systemd starts it",
+			Args:  cobra.NoArgs,
+			RunE:  func(cmd *cobra.Command, _ []string) error { return runGuard(cmd.Context(), log) },
+		},
 	)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "plasmidd:", err)

@@ -9,12 +9,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -81,6 +83,7 @@ func run(ctx context.Context, c *node.Config, log *slog.Logger) error {
 		Images:        &images.Fetcher{Store: blobs, Docker: docker, Client: peers, Registry: registry, Peers: func() []string { return others(mirror.View(), machine.ID) }},
 		Apps:          apps,
 		KillContainer: docker.Kill,
+		Guard:         func(ctx context.Context) error { return startGuard(ctx, sysd) },
 		Claims:        st.Claims(machine.ID, 3*c.Lease()),
 		Dir:           node.StateDir, Lease: c.Lease(), Logger: log,
 		OnSession: func(ss *store.Session) { sessions <- ss },
@@ -202,20 +205,27 @@ func credentials() (client, server *tls.Config, err error) {
 }
 
 // prober asks a machine's API whether it is alive. A machine that refuses the
-// connection is: only its daemon is not.
+// connection is: only its daemon is not. One that accepts it and says nothing may
+// be, for a while.
 func prober(c *tls.Config) func(context.Context, store.Machine) error {
 	// No connection is kept: an old one would say nothing of now.
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: c, DisableKeepAlives: true}}
 	return func(ctx context.Context, m store.Machine) error {
+		var accepted atomic.Bool
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+			ConnectDone: func(_, _ string, err error) { accepted.Store(err == nil) },
+		})
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+m.Endpoint+"/plasmid/v1/health", nil)
 		if err != nil {
 			return err
 		}
 		resp, err := client.Do(req)
-		if errors.Is(err, syscall.ECONNREFUSED) {
+		switch {
+		case errors.Is(err, syscall.ECONNREFUSED):
 			return nil
-		}
-		if err != nil {
+		case err != nil && accepted.Load():
+			return fmt.Errorf("%w: %w", engine.ErrHangs, err)
+		case err != nil:
 			return err
 		}
 		return resp.Body.Close()

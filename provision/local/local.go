@@ -91,11 +91,14 @@ func open(dir string) (*Provider, *machine, error) {
 	return p, m, err
 }
 
-// tag is what every name in the kernel that belongs to the cluster begins
-// with. Interface names have room for 15 bytes only. It is of the directory,
+// tag is what the cluster's names begin with. Interface names have room for 15 bytes only. It is of the directory,
 // since clusters in two state directories may have the same name.
-func (p *Provider) tag() string {
-	sum := sha256.Sum256([]byte(p.dir))
+func (p *Provider) tag() string { return Tag(p.dir) }
+
+// Tag is what every name in the kernel that belongs to a cluster begins with: the
+// one that lives in a directory.
+func Tag(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
 	return "pl" + hex.EncodeToString(sum[:3])
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"plasmid/runtime/discovery"
+	"plasmid/runtime/guard"
 	"plasmid/runtime/store"
 	"plasmid/runtime/systemd"
 	"plasmid/runtime/unit"
@@ -64,7 +65,10 @@ type Config struct {
 	Claims     Claims // to singletons
 	// KillContainer ends a container whose unit was killed; nil: there are none.
 	KillContainer func(ctx context.Context, name string) error
-	ClaimTime     time.Duration // of their lease; default three times Lease
+	// Guard has the process run that stops singletons when this one does not;
+	// nil: there is none.
+	Guard     func(ctx context.Context) error
+	ClaimTime time.Duration // of their lease; default three times Lease
 	// Boottime is the time since the machine booted; default: the kernel's.
 	Boottime func() time.Duration
 	Logger   *slog.Logger
@@ -102,7 +106,7 @@ func New(c Config) (*Agent, error) {
 		a.ClaimTime = 3 * a.Lease
 	}
 	if a.Boottime == nil {
-		a.Boottime = boottime
+		a.Boottime = guard.Boottime
 	}
 	a.fence = newFence(a)
 	a.publisher = newPublisher(c.Logger)

@@ -33,6 +33,7 @@ type box struct {
 	images  *fakeImages
 	id      string
 	claims  Claims
+	guards  func(context.Context) error
 }
 
 func newBox(t *testing.T) *box {
@@ -50,7 +51,7 @@ func (b *box) agent() (a *Agent, crash func()) {
 	a, err := New(Config{
 		Machine: store.Machine{ID: b.id, Name: "one"}, Store: b.store, Systemd: b.systemd,
 		Containers: noContainers{}, Images: b.images, Apps: noApps{}, Dir: b.dir, RunDir: b.run,
-		Claims: b.claims, Boottime: func() time.Duration { return time.Since(booted) },
+		Claims: b.claims, Guard: b.guards, Boottime: func() time.Duration { return time.Since(booted) },
 		Lease: 5 * time.Second, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -567,6 +568,8 @@ type fakeSystemd struct {
 	foreign     string
 	tell        func(string)
 	started     func(name string) // called when a unit begins to start
+	lags        time.Duration     // how old an answer to State is when it comes
+	queued      time.Duration     // how long a start is queued before it begins
 }
 
 type fakeUnit struct {
@@ -604,6 +607,9 @@ func (s *fakeSystemd) reboot() {
 	clear(s.units)
 }
 
+// news tells of a unit without a change.
+func (s *fakeSystemd) news(name string) { s.set(name, func(*fakeUnit) {}) }
+
 // runs reports whether anything of the unit runs.
 func (s *fakeSystemd) runs(name string) bool {
 	s.mu.Lock()
@@ -635,7 +641,11 @@ func (s *fakeSystemd) Changes(ctx context.Context, f func(string)) error {
 
 func (s *fakeSystemd) State(ctx context.Context, name string) (systemd.State, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	lags := s.lags
+	defer func() {
+		s.mu.Unlock()
+		time.Sleep(lags) // of the bubble's time
+	}()
 	u := s.units[name]
 	if u == nil {
 		return systemd.State{Load: "not-found", Active: "inactive"}, ctx.Err()
@@ -678,8 +688,16 @@ func (s *fakeSystemd) Start(ctx context.Context, name string) (systemd.Wait, err
 	if started != nil {
 		started(name)
 	}
-	s.set(name, func(u *fakeUnit) { u.active = "activating" })
-	return s.job(takes, func() string {
+	begin := func() { s.set(name, func(u *fakeUnit) { u.active = "activating" }) }
+	s.mu.Lock()
+	queued := s.queued
+	s.mu.Unlock()
+	if queued > 0 {
+		time.AfterFunc(queued, begin)
+	} else {
+		begin()
+	}
+	return s.job(queued+takes, func() string {
 		if fails {
 			s.set(name, func(u *fakeUnit) { u.active, u.result = "failed", "exit-code" })
 			s.log.add("failed %s", name)

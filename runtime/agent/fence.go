@@ -4,16 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"plasmid/runtime/discovery"
+	"plasmid/runtime/guard"
 	"plasmid/runtime/store"
 	"plasmid/runtime/unit"
 )
@@ -146,6 +142,7 @@ func (f *fence) renew(ctx context.Context) error {
 	if was {
 		f.agent.wakeAll()
 	}
+	f.restore()
 	return nil
 }
 
@@ -239,42 +236,54 @@ func (f *fence) giveBack(ctx context.Context) {
 	}
 }
 
-// file has the time of the last renewal, by a clock that goes on while the
-// machine sleeps and begins anew when it boots. A reboot removes it.
-func (f *fence) file() string { return filepath.Join(filepath.Dir(f.agent.RunDir), "claims-renewed") }
+// dir is what the agent and the guard have in common.
+func (f *fence) dir() string { return filepath.Dir(f.agent.RunDir) }
 
 func (f *fence) save(sent time.Time) {
-	at := f.agent.Boottime() - time.Since(sent)
-	err := os.MkdirAll(filepath.Dir(f.file()), 0o755)
-	if err == nil {
-		err = os.WriteFile(f.file(), []byte(strconv.FormatInt(int64(at), 10)), 0o644)
-	}
-	if err != nil {
-		f.agent.Logger.Error("when claims were renewed could not be noted: if plasmidd restarts without the store, singletons stop", "err", err)
+	n := guard.Note{Renewed: f.agent.Boottime() - time.Since(sent), Lasts: f.agent.ClaimTime}
+	if err := n.Write(f.dir()); err != nil {
+		f.agent.Logger.Error("when claims were renewed could not be noted: singletons are about to be stopped", "err", err)
 	}
 }
 
 // load is when the last process renewed the claims; if that is not known, so
 // long ago that the units have to stop now unless the store answers at once.
 func (f *fence) load() time.Time {
-	data, err := os.ReadFile(f.file())
-	if err == nil {
-		if at, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64); err == nil {
-			if age := f.agent.Boottime() - time.Duration(at); age >= 0 {
-				return time.Now().Add(-age)
-			}
+	if n, err := guard.Read(f.dir()); err == nil {
+		if age := f.agent.Boottime() - n.Renewed; age >= 0 {
+			return time.Now().Add(-age)
 		}
 	}
 	return time.Now().Add(-f.part(stopAfter))
 }
 
-// boottime is the time since the machine booted, sleep included.
-func boottime() time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return -1
+// restore has the workers start again what the guard has stopped
+// while this one stood still or was away.
+func (f *fence) restore() {
+	units, err := guard.Stopped(f.dir())
+	if err != nil {
+		f.agent.Logger.Error("which singletons were stopped can't be read", "err", err)
 	}
-	return time.Duration(ts.Nano())
+	f.agent.mu.Lock()
+	defer f.agent.mu.Unlock()
+	for _, u := range units {
+		if w := f.agent.workers[u]; w != nil {
+			signal(w.woken)
+		} else {
+			guard.Forget(f.dir(), u)
+		}
+	}
+}
+
+// guarded sees to it that the guard runs.
+func (f *fence) guarded(ctx context.Context) error {
+	if f.agent.Guard == nil {
+		return nil
+	}
+	if err := f.agent.Guard(ctx); err != nil {
+		return fmt.Errorf("no singleton is started without what would stop it: %w", err)
+	}
+	return nil
 }
 
 func short(id string) string { return id[:min(8, len(id))] }
@@ -366,6 +375,9 @@ func (w *worker) claim(ctx context.Context) error {
 	if w.agent.Claims == nil {
 		return errors.New("this agent can't run singletons: it has no claims")
 	}
+	if err := w.agent.fence.guarded(ctx); err != nil {
+		return err
+	}
 	for {
 		holder, err := w.agent.fence.acquire(ctx, w.name)
 		if err != nil {
@@ -385,7 +397,13 @@ func (w *worker) claim(ctx context.Context) error {
 // adoptClaim is for a singleton that runs already: if another machine has it
 // this one's is stopped.
 func (w *worker) adoptClaim(ctx context.Context) error {
-	if w.agent.Claims == nil || w.agent.fence.valid(w.name) {
+	if w.agent.Claims == nil {
+		return nil
+	}
+	if err := w.agent.fence.guarded(ctx); err != nil {
+		return err
+	}
+	if w.agent.fence.valid(w.name) {
 		return nil
 	}
 	holder, err := w.agent.fence.acquire(ctx, w.name)

@@ -306,3 +306,33 @@ func TestEnded(t *testing.T) {
 		}
 	})
 }
+
+// What systemd said before the start is no end.
+func TestAStartIsNoEnd(t *testing.T) {
+	for _, lags := range []time.Duration{0, 3 * time.Millisecond, 20 * time.Millisecond} {
+		t.Run(lags.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBox(t)
+				b.systemd.lags = lags
+				b.systemd.queued, b.systemd.starting["u.service"] = 10*time.Millisecond, 5*time.Millisecond
+				a, _ := b.agent()
+				b.say(snapshot(1, placement("u.service", plain+"[X-Plasmid]\nRunOnce=yes\n", store.Launched, 1)))
+				for range 200 {
+					if s := state(a, "u.service"); s.Ended {
+						t.Fatalf("it was started and is said to have ended: %+v", s)
+					}
+					b.systemd.news("u.service")
+					time.Sleep(time.Millisecond)
+				}
+				if s := state(a, "u.service"); s.Active != "active" {
+					t.Errorf("state is %+v", s)
+				}
+				b.systemd.end("u.service", "inactive")
+				time.Sleep(time.Second)
+				if s := state(a, "u.service"); !s.Ended {
+					t.Errorf("it has ended, and state is %+v", s)
+				}
+			})
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"plasmid/runtime/guard"
 	"plasmid/runtime/store"
 )
 
@@ -36,4 +37,11 @@ func (m marks) has(p *store.Placement) bool {
 	return err == nil && string(data) == p.Hash
 }
 
-func (m marks) remove(unit string) { _ = os.Remove(filepath.Join(m.dir, unit)) }
+func (m marks) remove(unit string) {
+	_ = os.Remove(filepath.Join(m.dir, unit))
+	guard.Forget(filepath.Dir(m.dir), unit)
+}
+
+// guarded reports whether a unit was stopped by the guard, so that
+// its end says nothing.
+func (m marks) guarded(unit string) bool { return guard.Has(filepath.Dir(m.dir), unit) }

@@ -18,6 +18,7 @@ func (w *worker) observe() {
 			return
 		case <-w.seen:
 		}
+		started := w.hasStarted() // before systemd is asked: what it says is of later
 		s, err := w.agent.Systemd.State(w.ctx, w.name)
 		if err != nil {
 			// When the connection is back, systemd's adapter says so.
@@ -27,7 +28,7 @@ func (w *worker) observe() {
 			continue
 		}
 		w.watch(s)
-		w.publish(s)
+		w.publish(s, started)
 		w.failedAgain(s)
 	}
 }
@@ -60,7 +61,18 @@ func (w *worker) setReady(ready bool, why error) {
 	w.look()
 }
 
-func (w *worker) publish(s systemd.State) {
+// hasStarted reports whether the unit was started as it is wished and no start is
+// under way, so that when it does not run it has ended.
+func (w *worker) hasStarted() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d := w.desired
+	return w.starting == 0 && d != nil && d.Wish == store.Launched && w.agent.marks.has(d) && !w.agent.marks.guarded(w.name)
+}
+
+// publish tells of the unit. started says that it had been started when systemd
+// was asked.
+func (w *worker) publish(s systemd.State, started bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.gone || w.text == "" && w.message == "" {
@@ -71,9 +83,7 @@ func (w *worker) publish(s systemd.State) {
 		Load: s.Load, Active: s.Active, Sub: s.Sub, Since: s.Since,
 		Ready: w.ready && s.Started(), Message: w.message, GaveUp: w.gaveUp,
 	}
-	if d := w.desired; d != nil && d.Wish == store.Launched && (s.Active == "inactive" || s.Active == "failed") && w.message == "" {
-		state.Ended = w.agent.marks.has(d)
-	}
+	state.Ended = started && w.starting == 0 && (s.Active == "inactive" || s.Active == "failed") && w.message == ""
 	if w.text != "" {
 		state.Hash = unit.Hash(w.text)
 		if d := w.desired; d != nil && quadlet.Same(w.text, d.Text) {

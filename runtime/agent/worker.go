@@ -35,6 +35,7 @@ type worker struct {
 	ready    bool
 	notReady error
 	gone     bool // nothing is to be published any more
+	starting int  // a start was asked for and has not ended: what is seen is of before
 	cutting  int  // it is being stopped for lack of a claim: it must not be started
 	failures []time.Time
 	counted  time.Time // Since of the failure that was counted last
@@ -154,6 +155,9 @@ func (w *worker) reconcile(ctx context.Context, p *store.Placement) error {
 			return err
 		}
 	}
+	if spec.Singleton && (s.Active == "inactive" || s.Active == "failed") && w.agent.marks.guarded(w.name) {
+		w.agent.marks.remove(w.name) // it has not ended, it was stopped
+	}
 	same := quadlet.Same(installed, p.Text)
 	if p.Wish == store.Launched && !(same && (s.Up() || w.agent.marks.has(p))) {
 		// Before the old one is stopped: it works on while the new one's
@@ -261,12 +265,7 @@ func (w *worker) start(ctx context.Context, p *store.Placement, spec unit.Spec) 
 	if err := w.mayStart(); err != nil {
 		return err
 	}
-	wait, err := w.agent.Systemd.Start(ctx, w.name)
-	if err != nil {
-		return err
-	}
-	w.agent.marks.put(p)
-	result, err := wait(ctx)
+	result, err := w.job(ctx, p, w.agent.Systemd.Start)
 	switch {
 	case err != nil:
 		return err
@@ -285,6 +284,25 @@ func (w *worker) start(ctx context.Context, p *store.Placement, spec unit.Spec) 
 	return nil
 }
 
+// job starts the unit and returns how systemd's job ended.
+func (w *worker) job(ctx context.Context, p *store.Placement, start func(context.Context, string) (systemd.Wait, error)) (result string, err error) {
+	w.mu.Lock()
+	w.starting++
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		w.starting--
+		w.mu.Unlock()
+		w.look()
+	}()
+	wait, err := start(ctx, w.name)
+	if err != nil {
+		return "", err
+	}
+	w.agent.marks.put(p)
+	return wait(ctx)
+}
+
 // restart stops and starts a unit that is wished to run.
 func (w *worker) restart(ctx context.Context) error {
 	p := w.wanted()
@@ -292,13 +310,8 @@ func (w *worker) restart(ctx context.Context) error {
 		return fmt.Errorf("%s is not started; use: plasmid start %s", w.name, w.name)
 	}
 	defer w.drain()()
-	wait, err := w.agent.Systemd.Restart(ctx, w.name)
-	if err != nil {
-		return err
-	}
-	w.agent.marks.put(p)
 	w.fresh()
-	result, err := wait(ctx)
+	result, err := w.job(ctx, p, w.agent.Systemd.Restart)
 	if err != nil {
 		return err
 	}

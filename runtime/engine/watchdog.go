@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -13,13 +14,22 @@ const (
 	probeEvery   = time.Second
 	// probeFailures in a row make a silent machine gone.
 	probeFailures = 2
+	// hangTime is how long a machine may accept connections and say nothing on
+	// them before that counts as no answer. systemd replaces a plasmidd that hangs
+	// in half of this time: see WatchdogSec= of plasmidd.service.
+	hangTime = 30 * time.Second
 )
+
+// ErrHangs is what a probe returns, among other errors, when the machine's kernel
+// accepted the connection and nothing was said on it: the machine runs, its
+// daemon hangs or is starved.
+var ErrHangs = errors.New("it accepts connections but says nothing")
 
 // watchdog decides which machines are gone. A machine whose lease has expired
 // is asked directly; it is gone when it does not answer either. Nobody is
 // declared gone before a full lease has passed since the engine began to lead
 // or the store came back: until then a machine may just not have been able to
-// report.
+// report. One whose daemon hangs has hangTime for systemd to replace it.
 type watchdog struct {
 	probe func(context.Context, store.Machine) error
 	lease time.Duration
@@ -31,11 +41,12 @@ type watchdog struct {
 	failures map[string]int       // in a row, of silent machines
 	asking   map[string]bool      // a probe is under way
 	asked    map[string]time.Time // when the last probe began
+	hangs    map[string]time.Time // since when a machine's probes have got ErrHangs
 }
 
 func newWatchdog(probe func(context.Context, store.Machine) error, lease time.Duration) *watchdog {
 	return &watchdog{probe: probe, lease: lease, answers: make(chan struct{}, 1),
-		failures: map[string]int{}, asking: map[string]bool{}, asked: map[string]time.Time{}}
+		failures: map[string]int{}, asking: map[string]bool{}, asked: map[string]time.Time{}, hangs: map[string]time.Time{}}
 }
 
 // begin starts a new grace: what was found out before counts no longer.
@@ -44,6 +55,7 @@ func (w *watchdog) begin(at time.Time) {
 	defer w.mu.Unlock()
 	w.began = at
 	clear(w.failures)
+	clear(w.hangs)
 }
 
 // gone reports whether a machine was found gone.
@@ -58,10 +70,9 @@ func (w *watchdog) gone(id string) bool {
 func (w *watchdog) judge(ctx context.Context, view *store.View) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for id := range w.failures {
-		if _, alive := view.Machines[id]; alive {
-			delete(w.failures, id)
-		}
+	for id := range view.Machines {
+		delete(w.failures, id)
+		delete(w.hangs, id)
 	}
 	var again time.Duration
 	sooner := func(d time.Duration) {
@@ -106,14 +117,29 @@ func (w *watchdog) ask(ctx context.Context, m store.Machine) {
 	cancel()
 	w.mu.Lock()
 	w.asking[m.ID] = false
-	if err != nil && ctx.Err() == nil {
-		w.failures[m.ID]++
-	} else {
+	switch {
+	case err == nil || ctx.Err() != nil:
 		delete(w.failures, m.ID)
+		delete(w.hangs, m.ID)
+	case errors.Is(err, ErrHangs) && !w.hung(m.ID):
+		delete(w.failures, m.ID)
+	default:
+		w.failures[m.ID]++
 	}
 	w.mu.Unlock()
 	select {
 	case w.answers <- struct{}{}:
 	default:
 	}
+}
+
+// hung reports whether a machine whose daemon hangs has done so for too long.
+// w.mu is held.
+func (w *watchdog) hung(id string) bool {
+	since, ok := w.hangs[id]
+	if !ok {
+		since = time.Now()
+		w.hangs[id] = since
+	}
+	return time.Since(since) >= hangTime
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -17,6 +18,7 @@ const lease = 3 * time.Second
 type machines struct {
 	mu    sync.Mutex
 	down  map[string]bool
+	hang  map[string]bool // they accept the connection, and that is all
 	asked map[string]int
 }
 
@@ -26,11 +28,15 @@ var errAway = errors.New("no answer")
 func (m *machines) probe(ctx context.Context, to store.Machine) error {
 	m.mu.Lock()
 	m.asked[to.ID]++
-	down := m.down[to.ID]
+	down, hang := m.down[to.ID], m.hang[to.ID]
 	m.mu.Unlock()
 	if down {
 		<-ctx.Done()
 		return errAway
+	}
+	if hang {
+		<-ctx.Done()
+		return fmt.Errorf("%w: %w", ErrHangs, errAway)
 	}
 	time.Sleep(time.Millisecond) // of the bubble's time
 	return nil
@@ -40,6 +46,12 @@ func (m *machines) set(id string, down bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.down[id] = down
+}
+
+func (m *machines) hangs(id string, hang bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.hang[id] = hang
 }
 
 func (m *machines) count(id string) int {
@@ -65,7 +77,7 @@ func silent(known []string, alive ...string) *store.View {
 func bubble(t *testing.T, f func(w *watchdog, m *machines, advance func(*store.View, time.Duration))) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		m := &machines{down: map[string]bool{}, asked: map[string]int{}}
+		m := &machines{down: map[string]bool{}, hang: map[string]bool{}, asked: map[string]int{}}
 		w := newWatchdog(m.probe, lease)
 		w.begin(time.Now())
 		f(w, m, func(v *store.View, d time.Duration) {
@@ -111,6 +123,44 @@ func TestWhatAnswersAtTheEndOfTheGraceIsNotGone(t *testing.T) {
 		advance(v, 10*lease)
 		if w.gone("a") {
 			t.Error("a machine that answered before the grace was over is gone")
+		}
+	})
+}
+
+// A daemon that hangs is replaced by systemd meanwhile; a machine on which
+// nothing else does either is gone in the end.
+func TestAMachineWhoseDaemonHangs(t *testing.T) {
+	bubble(t, func(w *watchdog, m *machines, advance func(*store.View, time.Duration)) {
+		v := silent([]string{"a"})
+		m.hangs("a", true)
+		advance(v, hangTime-time.Second)
+		if w.gone("a") {
+			t.Error("gone before systemd can have replaced its daemon")
+		}
+		m.hangs("a", false) // it goes on, and hangs again
+		advance(v, 2*time.Second)
+		m.hangs("a", true)
+		advance(v, hangTime-time.Second)
+		if w.gone("a") {
+			t.Error("gone although it has answered")
+		}
+		advance(v, 5*time.Second)
+		if !w.gone("a") {
+			t.Error("not gone for ever")
+		}
+	})
+}
+
+// The power of a machine goes while its daemon hangs.
+func TestAMachineThatHungIsLost(t *testing.T) {
+	bubble(t, func(w *watchdog, m *machines, advance func(*store.View, time.Duration)) {
+		v := silent([]string{"a"})
+		m.hangs("a", true)
+		advance(v, 10*time.Second)
+		m.set("a", true)
+		advance(v, 4*time.Second)
+		if !w.gone("a") {
+			t.Error("not gone although it does not even accept connections")
 		}
 	})
 }

@@ -13,9 +13,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"plasmid/provision/local"
 	"plasmid/provision/plan"
 	"plasmid/runtime/api"
 )
@@ -43,9 +45,10 @@ func repo() string {
 func newCluster(t *testing.T, name, body string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, name: name, dir: t.TempDir()}
+	named.Store(name, true)
 	c.write(body)
 	c.mustRun("down", "--yes") // of a run that was killed
-	nothingLeft(t)
+	nothingLeft(t, name)
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.logs()
@@ -55,13 +58,33 @@ func newCluster(t *testing.T, name, body string) *cluster {
 	return c
 }
 
+// named are the clusters that tests have made: names.
+var named sync.Map
+
 // nothingLeft makes the test fail if there is more on the host when it ends
-// than there is now. What is cleaned up after this call is cleaned up before.
-func nothingLeft(t *testing.T) {
+// than there is now, but for what is of another cluster, whose test tells of it
+// itself. What is cleaned up after this call is cleaned up before.
+func nothingLeft(t *testing.T, cluster string) {
 	t.Helper()
 	before := kernelState(t)
 	t.Cleanup(func() {
-		if left := added(before, kernelState(t)); len(left) > 0 {
+		left := added(before, kernelState(t))
+		others, err := filepath.Glob(filepath.Join(stateDir, "clusters", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		named.Range(func(name, _ any) bool {
+			others = append(others, filepath.Join(stateDir, "clusters", name.(string)))
+			return true
+		})
+		for _, dir := range others {
+			if filepath.Base(dir) != cluster {
+				left = slices.DeleteFunc(left, func(l string) bool {
+					return strings.Contains(l, dir+"/") || strings.Contains(l, local.Tag(filepath.Join(dir, "local")))
+				})
+			}
+		}
+		if len(left) > 0 {
 			t.Errorf("left on this host:\n%s", strings.Join(left, "\n"))
 		}
 	})
@@ -292,7 +315,7 @@ func (c *cluster) logs() {
 		return
 	}
 	for _, m := range in.Machines {
-		out, _ := c.run("local", "exec", m.Name, "journalctl", "-u", "plasmidd", "-u", "etcd", "-n", "40", "--no-pager", "-o", "short-precise")
+		out, _ := c.run("local", "exec", m.Name, "journalctl", "-u", "plasmidd", "-u", "plasmid-guard", "-u", "etcd", "-n", "40", "--no-pager", "-o", "short-precise")
 		c.t.Logf("== %s (running: %v)\n%s", m.Name, m.Running, out)
 	}
 }
@@ -329,8 +352,8 @@ func kernelState(t *testing.T) []string {
 			continue // dead, and only not yet waited for by the host's init
 		}
 		args := strings.ReplaceAll(strings.TrimRight(string(cmdline), "\x00"), "\x00", " ")
-		if machineGroup.Match(cgroup) || strings.Contains(args, "local supervise") {
-			state = append(state, "process "+filepath.Base(p)+" "+args)
+		if group := machineGroup.Find(cgroup); group != nil || strings.Contains(args, "local supervise") {
+			state = append(state, "process "+filepath.Base(p)+" "+string(group)+" "+args)
 		}
 	}
 	cgroups, err := exec.Command("find", "/sys/fs/cgroup", "-type", "d", "-name", "pl??????_*").Output()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,9 @@ import (
 // lease is how long a machine may be silent before it is asked, and a little
 // more: what is to go wrong has gone wrong by then.
 const lease = 20 * time.Second
+
+// etcdctl asks the machine's own etcd member, as the machine.
+const etcdctl = "etcdctl --cacert /etc/plasmid/pki/ca.crt --cert /etc/plasmid/pki/node.crt --key /etc/plasmid/pki/node.key --endpoints https://127.0.0.1:2379"
 
 // untouched runs f and asserts that no unit of the prefix was restarted, moved
 // or started twice meanwhile.
@@ -78,18 +82,12 @@ func (c *cluster) freeze(machine, service string) (thaw func()) {
 // TestFaults has every daemon killed, frozen and deprived of what it needs,
 // while units run that must not notice.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "faults", threeMachines)
 	c.mustRun("up", "--yes")
 	all := []string{c.machine(1), c.machine(2), c.machine(3)}
 	c.sleepers("s", 12)
-	another := func(machine string) string {
-		for _, m := range all {
-			if m != machine {
-				return m
-			}
-		}
-		return ""
-	}
+	another := func(machine string) string { return another(all, machine) }
 	pinned := func(machine string) string { return sleeper + "[X-Fleet]\nMachineID=" + c.id(machine) + "\n" }
 
 	t.Run("kill -9 of each daemon", func(t *testing.T) {
@@ -104,6 +102,19 @@ func TestFaults(t *testing.T) {
 				c.mustRun("destroy", "load.service")
 			})
 		}
+	})
+
+	t.Run("a command while every plasmidd restarts", func(t *testing.T) {
+		c.untouched("s@", all, func() {
+			for _, signal := range []string{"KILL", "TERM"} {
+				for _, m := range all {
+					c.in(m, "systemctl kill --kill-whom=main --signal="+signal+" plasmidd")
+				}
+				c.mustRun("submit", c.unit("load.service", sleeper))
+				c.mustRun("start", "--timeout", "30s", "load.service")
+				c.mustRun("destroy", "load.service")
+			}
+		})
 	})
 
 	t.Run("a slow store", func(t *testing.T) {
@@ -136,6 +147,45 @@ func TestFaults(t *testing.T) {
 			}
 			c.mustRun("destroy", "next.service", "after.service")
 		})
+	})
+
+	t.Run("plasmidd hangs", func(t *testing.T) {
+		victim := another(c.leader())
+		c.untouched("s@", all, func() {
+			before := c.in(victim, "systemctl show -p MainPID plasmidd")
+			c.freeze(victim, "plasmidd") // for ever
+			took := c.until(time.Minute, "systemd has replaced it", func() error {
+				if now := c.in(victim, "systemctl show -p MainPID plasmidd"); now == before || now == "MainPID=0\n" {
+					return errors.New("it has not")
+				}
+				return c.alive(victim)
+			})
+			t.Logf("it was replaced after %v", took.Round(100*time.Millisecond))
+		})
+	})
+
+	t.Run("plasmidd hangs for good", func(t *testing.T) {
+		victim := another(c.leader())
+		old := c.invocations("s@")
+		undo := c.hang(victim, "plasmidd")
+		took := c.until(90*time.Second, "its units run elsewhere", func() error { return c.allActive(slices.Collect(maps.Keys(old)), victim) })
+		t.Logf("its units run elsewhere after %v", took.Round(100*time.Millisecond))
+		if took < 20*time.Second {
+			t.Errorf("that was sooner than systemd replaces a plasmidd that hangs")
+		}
+		undo() // it goes on, and hears of it
+		c.until(20*time.Second, "it stops what it has lost", func() error {
+			if n := len(c.running("s@", victim)); n > 0 {
+				return fmt.Errorf("%d units run on", n)
+			}
+			return nil
+		})
+		c.untouched("s@", all, func() {}) // each runs once
+		for u, id := range c.invocations("s@") {
+			if was := old[u]; id != was && !strings.HasPrefix(was, victim+" ") {
+				t.Errorf("%s was touched: %s became %s", u, was, id)
+			}
+		}
 	})
 
 	t.Run("D-Bus hangs", func(t *testing.T) {
@@ -187,6 +237,80 @@ systemctl start plasmidd`)
 			c.in(victim, "rm /run/full/fill; cp -a /run/full/. /var/tmp/kept/ 2>/dev/null || { mkdir /var/tmp/kept; cp -a /run/full/. /var/tmp/kept/; }; systemctl stop plasmidd; umount /var/lib/plasmid /run/full; cp -a /var/tmp/kept/. /var/lib/plasmid/; systemctl start plasmidd")
 			c.until(30*time.Second, victim+" reports", func() error { return c.alive(victim) })
 			c.mustRun("destroy", "full.service")
+		})
+	})
+
+	t.Run("etcd's disk is full", func(t *testing.T) {
+		victim := another(c.leader())
+		well := func() error {
+			_, err := c.run("local", "exec", victim, "sh", "-euc", etcdctl+" endpoint health")
+			return err
+		}
+		c.untouched("s@", all, func() {
+			c.in(victim, `systemctl stop etcd
+mkdir -p /run/small && mount -t tmpfs -o size=400m tmpfs /run/small
+cp -a "$(readlink -f /var/lib/etcd)/." /run/small/
+mount --bind /run/small /var/lib/etcd
+dd if=/dev/zero of=/run/small/fill bs=4k 2>/dev/null || true
+systemctl start --no-block etcd`)
+			// The others take it; this one has no room for it.
+			c.in(another(victim), "for i in 1 2 3 4 5 6 7 8; do head -c 700000 /dev/urandom | base64 -w0 | "+etcdctl+" put /apps/fill/$i >/dev/null; done")
+			c.until(time.Minute, "etcd says that its disk is full", func() error {
+				if log := c.in(victim, "journalctl -u etcd -n 300 --no-pager -o cat"); !strings.Contains(log, "no space left on device") {
+					return errors.New("it does not")
+				}
+				return nil
+			})
+			c.mustRun("start", "--timeout", "30s", c.unit("room.service", pinned(victim)))
+			time.Sleep(lease)
+			if err := c.alive(victim); err != nil {
+				t.Error(err)
+			}
+			c.in(victim, "rm /run/small/fill")
+			c.until(time.Minute, "etcd is well again", well)
+			c.in(victim, etcdctl+` del --prefix /apps/fill/ >/dev/null
+systemctl stop etcd
+umount /var/lib/etcd
+rm -rf /var/lib/etcd/*; cp -a /run/small/. /var/lib/etcd/
+umount /run/small
+systemctl start etcd`)
+			c.until(time.Minute, "etcd is well on its own disk", well)
+			c.mustRun("destroy", "room.service")
+		})
+	})
+
+	t.Run("Docker's disk is full", func(t *testing.T) {
+		victim := another(c.leader())
+		c.untouched("s@", all, func() {
+			c.in(victim, `systemctl stop docker.socket docker
+mount -t tmpfs -o size=64m tmpfs /var/lib/docker
+systemctl start docker`)
+			c.stampImage(all)
+			c.in(victim, "dd if=/dev/zero of=/var/lib/docker/fill bs=4k 2>/dev/null || true")
+			var others []string
+			for _, m := range all {
+				if m != victim {
+					others = append(others, m)
+				}
+			}
+			c.mustRun(append([]string{"cordon"}, others...)...)
+			c.mustRun("start", "--no-block", c.unit("boxed.container", "[Container]\nImage=localhost/stamp:1\nExec=/bin/sleep infinity\n[X-Plasmid]\nRetries=1/10m\n"))
+			c.until(time.Minute, "the container's unit has failed", func() error {
+				out := c.mustRun("explain", "boxed.service")
+				if !strings.Contains(out, "failed") {
+					return errors.New(out)
+				}
+				return nil
+			})
+			if log := c.in(victim, "journalctl -u boxed.service --no-pager -o cat"); !strings.Contains(log, "no space left on device") {
+				t.Errorf("the unit's log says nothing of the disk:\n%s", log)
+			}
+			// What needs no container is started there as ever.
+			c.mustRun("start", "--timeout", "30s", c.unit("plain.service", pinned(victim)))
+			c.mustRun(append([]string{"uncordon"}, others...)...)
+			c.until(time.Minute, "it runs where there is room", func() error { return c.allActive([]string{"boxed.service"}, victim) })
+			c.mustRun("destroy", "boxed.service", "plain.service")
+			c.in(victim, "systemctl stop docker.socket docker; umount -l /var/lib/docker; systemctl start docker")
 		})
 	})
 
@@ -251,7 +375,7 @@ systemctl start plasmidd`)
 		c.mustRun("destroy", "s@1.service")
 		for _, m := range all {
 			c.until(30*time.Second, "files of units that are gone have gone from "+m, func() error {
-				out := c.in(m, "ls /run/systemd/system | grep -E '^(load|next|after|other|waits|plain|full|lost|older|newer|s@1)[.]' || true; ls /run/plasmid/started | grep -vE '^s@' || true")
+				out := c.in(m, "ls /run/systemd/system | grep -E '^(load|next|after|other|waits|plain|full|room|boxed|lost|older|newer|s@1)[.]' || true; ls /run/plasmid/started | grep -vE '^s@' || true")
 				if out != "" {
 					return fmt.Errorf("there are %s", strings.Fields(out))
 				}

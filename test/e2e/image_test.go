@@ -39,7 +39,7 @@ func newBuilder(t *testing.T, state, image string) *builder {
 	}
 	b := &builder{&cluster{t: t, name: "images", dir: t.TempDir(), env: []string{"PLASMID_STATE=" + state}}, state}
 	b.describe(image)
-	nothingLeft(t)
+	nothingLeft(t, "")
 	return b
 }
 
@@ -267,7 +267,7 @@ func shrink(t *testing.T, dir string, free uint64) {
 func TestImageBoots(t *testing.T) {
 	c := &cluster{t: t, name: "boots", dir: t.TempDir()}
 	c.write(`nodes "core" { count = 1 }`)
-	nothingLeft(t)
+	nothingLeft(t, "")
 	t.Log(c.mustRun("image", "build"))
 	accel := os.Getenv("PLASMID_TEST_ACCEL")
 	if accel == "" {

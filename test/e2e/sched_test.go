@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,6 +19,17 @@ const stamper = `[Service]
 ExecStart=/bin/sh -c 'while :; do date +%%s%%N >>/var/tmp/stamps; sleep 0.05; done'
 ExecStop=/bin/sleep 1
 TimeoutStopSec=60
+[X-Plasmid]
+Singleton=yes
+`
+
+// boxedStamper does the same in a container, whose shell does not heed its stop.
+const boxedStamper = `[Container]
+Image=localhost/stamp:1
+Volume=/var/tmp:/var/tmp
+Exec=/bin/sh -c 'while :; do date +%%s%%N >>/var/tmp/stamps; sleep 0.05; done'
+[Service]
+Restart=always
 [X-Plasmid]
 Singleton=yes
 `
@@ -41,6 +53,7 @@ func (c *cluster) stamps(machine string) (first, last int64) {
 // TestScheduling takes one cluster through what operators do to machines, and
 // through a partition with a singleton on the wrong side.
 func TestScheduling(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, "e2esched", threeMachines)
 	c.mustRun("up", "--yes")
 	all := []string{c.machine(1), c.machine(2), c.machine(3)}
@@ -113,69 +126,147 @@ func TestScheduling(t *testing.T) {
 	t.Run("a timer", func(t *testing.T) { firesOnce(t, c, all) })
 	t.Run("a rolling update while daemons are killed", func(t *testing.T) { rollsUnderFaults(t, c, all) })
 
-	t.Run("a singleton under a partition", func(t *testing.T) {
+	t.Run("a singleton moves in a drain", func(t *testing.T) {
 		c.mustRun("start", c.unit("single.service", stamper))
-		at, err := c.places()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cut := at["single.service"]
-		var rest []string
-		for _, m := range all {
-			if m != cut {
-				rest = append(rest, m)
-			}
-		}
-		// It moves while everything is well, too, and back.
-		c.mustRun("drain", cut, "--timeout", "1m")
-		c.mustRun("uncordon", cut)
-		if at, err = c.places(); err != nil {
-			t.Fatal(err)
-		}
-		_, last := c.stamps(cut)
-		first, _ := c.stamps(at["single.service"])
-		if first <= last {
+		from := c.at("single.service")
+		c.mustRun("drain", from, "--timeout", "1m")
+		c.mustRun("uncordon", from)
+		_, last := c.stamps(from)
+		if first, _ := c.stamps(c.at("single.service")); first <= last {
 			t.Errorf("it ran twice for %v in a drain", time.Duration(last-first))
 		}
-		cut = at["single.service"]
-		rest = rest[:0]
-		for _, m := range all {
-			c.in(m, "rm -f /var/tmp/stamps.old; mv /var/tmp/stamps /var/tmp/stamps.old 2>/dev/null || true")
-			if m != cut {
-				rest = append(rest, m)
-			}
-		}
-		c.in(cut, "rm -f /var/tmp/stamps")
-		iface := strings.TrimSpace(c.in(cut, "ip -o route show default | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p' | head -1"))
-		c.in(cut, "ip link set "+iface+" down")
-		took := c.until(90*time.Second, "it runs on another machine", func() error {
-			for _, m := range rest {
-				if first, _ := c.stamps(m); first != 0 {
-					return nil
-				}
-			}
-			return fmt.Errorf("it does not")
-		})
-		_, last = c.stamps(cut)
-		for _, m := range rest {
-			if first, _ := c.stamps(m); first != 0 {
-				t.Logf("it was away for %v, and %v after the cut it ran elsewhere", time.Duration(first-last).Round(time.Millisecond), took)
-				if first <= last {
-					t.Errorf("it ran twice for %v", time.Duration(last-first))
-				}
-			}
-		}
-		c.in(cut, "ip link set "+iface+" up")
-		c.until(time.Minute, "the machine reports again", func() error {
-			for _, m := range c.machines() {
-				if m.Name == cut && !m.Alive {
-					return fmt.Errorf("it is silent")
-				}
-			}
-			return nil
-		})
-		if n := len(c.running("single", all...)); n != 1 {
-			t.Errorf("it runs %d times", n)
-		}
+		c.mustRun("destroy", "single.service")
 	})
+	c.stampImage(all)
+	t.Run("a singleton under a partition", func(t *testing.T) {
+		c.mustRun("start", c.unit("single.service", stamper))
+		onceUnder(t, c, all, "single.service", c.cut)
+	})
+	t.Run("a singleton in a container under a partition", func(t *testing.T) {
+		c.mustRun("start", c.unit("boxed.container", boxedStamper))
+		onceUnder(t, c, all, "boxed.service", c.cut)
+	})
+	// Its machine has the store, and an agent that does nothing. The unit is
+	// given to another machine meanwhile.
+	t.Run("a singleton while plasmidd hangs", func(t *testing.T) {
+		c.mustRun("start", c.unit("single.service", stamper))
+		onceUnder(t, c, all, "single.service", func(machine string) (undo func()) {
+			undo = c.hang(machine, "plasmidd")
+			c.mustRun("start", "--replace", "--no-block", c.unit("single.service", stamper+"[X-Fleet]\nMachineID="+c.id(another(all, machine))+"\n"))
+			return undo
+		})
+	})
+	// plasmidd has ended by the time at which the unit begins to stop.
+	t.Run("a singleton that is slow to stop in a shutdown", func(t *testing.T) {
+		slow := strings.Replace(stamper, "/bin/sleep 1\n", "/bin/sleep 50\n", 1)
+		c.mustRun("start", c.unit("single.service", slow))
+		onceUnder(t, c, all, "single.service", func(machine string) (undo func()) {
+			c.in(machine, "systemctl reboot --no-block")
+			c.mustRun("start", "--replace", "--no-block", c.unit("single.service", slow+"[X-Fleet]\nMachineID="+c.id(another(all, machine))+"\n"))
+			return func() {}
+		})
+	})
+	t.Run("a singleton in a container while plasmidd and Docker hang", func(t *testing.T) {
+		c.mustRun("start", c.unit("boxed.container", boxedStamper))
+		onceUnder(t, c, all, "boxed.service", func(machine string) (undo func()) {
+			plasmidd, docker := c.hang(machine, "plasmidd"), c.freeze(machine, "docker")
+			c.mustRun("start", "--replace", "--no-block", c.unit("boxed.container", boxedStamper+"[X-Fleet]\nMachineID="+c.id(another(all, machine))+"\n"))
+			return func() { docker(); plasmidd() }
+		})
+	})
+}
+
+// at is the machine on which a unit runs.
+func (c *cluster) at(unit string) string {
+	c.t.Helper()
+	at, err := c.places()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return at[unit]
+}
+
+func another(all []string, machine string) string {
+	for _, m := range all {
+		if m != machine {
+			return m
+		}
+	}
+	return ""
+}
+
+// cut takes a machine off the network.
+func (c *cluster) cut(machine string) (undo func()) {
+	c.t.Helper()
+	iface := strings.TrimSpace(c.in(machine, "ip -o route show default | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p' | head -1"))
+	c.in(machine, "ip link set "+iface+" down")
+	return func() { c.in(machine, "ip link set "+iface+" up") }
+}
+
+// hang freezes plasmidd where systemd does not replace it: the worst of a daemon
+// that does nothing.
+func (c *cluster) hang(machine, service string) (undo func()) {
+	c.t.Helper()
+	conf := "/run/systemd/system/" + service + ".service.d"
+	c.in(machine, "mkdir -p "+conf+"; printf '[Service]\\nWatchdogSec=0\\n' >"+conf+"/hang.conf; systemctl daemon-reload; systemctl restart "+service)
+	c.until(30*time.Second, machine+" reports", func() error { return c.alive(machine) })
+	thaw := c.freeze(machine, service)
+	return func() {
+		thaw()
+		c.until(30*time.Second, machine+" reports", func() error { return c.alive(machine) })
+		c.in(machine, "rm -r "+conf+"; systemctl daemon-reload; systemctl restart "+service)
+	}
+}
+
+// onceUnder has something happen to the machine of a stamper, and sees it run
+// elsewhere only after it has ended there. The unit is destroyed.
+func onceUnder(t *testing.T, c *cluster, all []string, unit string, fault func(machine string) (undo func())) {
+	t.Helper()
+	at := c.at(unit)
+	for _, m := range all {
+		if m != at {
+			c.in(m, "rm -f /var/tmp/stamps")
+		}
+	}
+	begun := time.Now()
+	undo := fault(at)
+	first, where := int64(0), ""
+	c.until(90*time.Second, unit+" runs on another machine", func() error {
+		for _, m := range all {
+			if m == at {
+				continue
+			}
+			if first, _ = c.stamps(m); first != 0 {
+				where = m
+				return nil
+			}
+		}
+		return errors.New("it does not")
+	})
+	took := time.Since(begun)
+	undo()
+	c.until(time.Minute, at+" reports again", func() error { return c.alive(at) })
+	_, last := c.stamps(at)
+	t.Logf("it was away for %v, and ran elsewhere %v after the fault began", time.Duration(first-last).Round(time.Millisecond), took.Round(100*time.Millisecond))
+	if first <= last {
+		t.Errorf("it ran on %s and on %s for %v", at, where, time.Duration(last-first))
+	}
+	c.until(30*time.Second, "it runs on one machine", func() error {
+		if n := c.running(unit, all...)[unit]; n != 1 {
+			return fmt.Errorf("it runs %d times", n)
+		}
+		return nil
+	})
+	c.mustRun("destroy", unit)
+	for _, m := range all {
+		c.in(m, "rm -f /var/tmp/stamps")
+	}
+}
+
+// stampImage gives every machine's Docker an image of a shell, for boxedStamper.
+func (c *cluster) stampImage(all []string) {
+	c.t.Helper()
+	for _, m := range all {
+		c.in(m, "tar -chf - -C / $(cd /; ls usr/bin/sh usr/bin/date usr/bin/sleep lib64/ld-linux-x86-64.so.2 usr/lib/x86_64-linux-gnu/libc.so.6) --transform 's,^usr/bin,bin,' | docker import - localhost/stamp:1 >/dev/null")
+	}
 }
