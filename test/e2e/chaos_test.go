@@ -15,6 +15,7 @@ import (
 // two minutes). No unit may be restarted, moved or run twice. PLASMID_CHAOS_SEED
 // repeats a run.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	limit, seed := 2*time.Minute, uint64(time.Now().Unix())
 	var err error
 	if s := os.Getenv("PLASMID_CHAOS"); s != "" {

@@ -41,6 +41,7 @@ func (c *cluster) holders() ([]string, error) {
 // TestReboot lets all machines of a cluster ask for a reboot at once, and then
 // takes the power from one that has the lock.
 func TestReboot(t *testing.T) {
+	t.Parallel()
 	const body = "reboot {\n  patience = \"30s\"\n}\n" + threeMachines
 	c := newCluster(t, "reboot", body)
 	c.mustRun("up", "--yes")
