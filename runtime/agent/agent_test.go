@@ -146,8 +146,13 @@ func TestAQuadletFile(t *testing.T) {
 		a, _ := b.agent()
 		const text = "[Container]\nImage=debian:testing\n"
 		b.say(snapshot(1, placement("a.service", text, store.Launched, 1)))
-		if got := state(a, "a.service"); got.Active != "active" || got.Hash != unit.Hash(text) {
+		got := state(a, "a.service")
+		if got.Active != "active" || got.Hash != unit.Hash(text) {
 			t.Errorf("reported: %+v", got)
+		}
+		// That docker run was started makes no container.
+		if got.Ready || !strings.Contains(got.Message, "its container a does not exist yet") {
+			t.Errorf("a unit without its container: %+v", got)
 		}
 		if got := b.systemd.text("a.service"); !strings.Contains(got, "docker run") {
 			t.Errorf("systemd has:\n%s", got)

@@ -1,6 +1,7 @@
 package quadlet
 
 import (
+	"errors"
 	"os"
 	"regexp"
 	"slices"
@@ -38,8 +39,11 @@ func TestUnit(t *testing.T) {
 		if err != nil || Is(f) != false {
 			t.Errorf("what is made can't be read: %v", err)
 		}
-		if spec, err := unit.SpecOf(name, out); err != nil || spec.Container == "" {
-			t.Errorf("what is made does not say which container it runs: %+v, %v", spec, err)
+		// What is asked of its container is asked of the one that is run.
+		before, err1 := unit.SpecOf(name, d.Input+"\n")
+		after, err2 := unit.SpecOf(name, out)
+		if err := errors.Join(err1, err2); err != nil || before.Container == "" || after.Container != before.Container {
+			t.Errorf("its container is %q, and %q of what is made: %v", before.Container, after.Container, err)
 		}
 		return out
 	})

@@ -160,10 +160,14 @@ func (s *Spec) set(n Name, o Option, ready *string) error {
 		}
 		return nil
 	case sectionContainer:
-		if o.Name == "ContainerName" {
+		switch {
+		case o.Name == "ContainerName":
 			s.Container = value
-		} else if s.Container == "" && n.Instance != "" {
+		case s.Container != "":
+		case n.Instance != "":
 			s.Container = n.Prefix + "-" + n.Instance // Docker's names have no @
+		default:
+			s.Container = n.expand("%N")
 		}
 		return nil
 	case sectionFleet:

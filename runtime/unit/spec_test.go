@@ -30,6 +30,7 @@ func TestSpecOf(t *testing.T) {
 		{"global with conflicts and metadata", "g.service", "[X-Fleet]\nGlobal=1\nConflicts=h*\nMachineMetadata=host=%p\n",
 			Spec{Global: true, Conflicts: []string{"h*"}, Metadata: map[string][]string{"host": {"g"}}, Ready: defaults}},
 		{"quadlet", "q.service", "[Container]\nImage=a\nContainerName=%p-c\n", Spec{Container: "q-c", Ready: defaults}},
+		{"quadlet without a name", "q.service", "[Container]\nImage=a\n", Spec{Container: "q", Ready: defaults}},
 		{"quadlet's instance", "q@1.service", "[Container]\nImage=a\n", Spec{Container: "q-1", Ready: defaults}},
 		{"machine id", "pin@ABCDEF01.service", "[X-Fleet]\nMachineID=%i\n", Spec{MachineID: "abcdef01", Ready: defaults}},
 		{"global", "g.service", "[X-Fleet]\nGlobal=false\nGlobal=yes\n", Spec{Global: true, Ready: defaults}},
