@@ -25,14 +25,22 @@ const settleTime = 5 * time.Minute
 // rollBackTime is how long after a change a failure is laid to the change.
 const rollBackTime = 10 * time.Minute
 
+// waits reports whether a wait of a length that ends at until still lasts. The
+// times of waits are in the store, by the clock of the leader that began them. One
+// that has more left than twice its length was begun by a clock that went wrong,
+// or before this one was set back: it is over, and not waited for as long as that.
+func waits(until, now time.Time, length time.Duration) bool {
+	return until.After(now) && until.Sub(now) <= 2*length
+}
+
 // avoid notes the machines that failed the unit.
 func (s *sight) avoid(on map[string]store.Avoid, hash string, now time.Time) {
 	for machine, a := range on {
-		if !a.Until.After(now) {
+		if s.unit == nil || !waits(a.Until, now, s.unit.Spec.Retries.Within) {
 			continue
 		}
 		s.at(a.Until)
-		if s.unit != nil && a.Hash == hash {
+		if a.Hash == hash {
 			if s.unit.Avoid == nil {
 				s.unit.Avoid = map[string]string{}
 			}
@@ -45,7 +53,7 @@ func (s *sight) avoid(on map[string]store.Avoid, hash string, now time.Time) {
 // there, and how far its update is.
 func (s *sight) live(pl *schedule.Placed, p store.Placement, st store.State, told bool, was since, now time.Time) {
 	told = told && st.Hash == p.Hash
-	if left := p.Moved.Add(settleTime); !p.Moved.IsZero() && left.After(now) && !settled(p, st, told) {
+	if left := p.Moved.Add(settleTime); !p.Moved.IsZero() && waits(left, now, settleTime) && !settled(p, st, told) {
 		pl.Moving = true
 		s.at(left)
 	}
@@ -56,7 +64,7 @@ func (s *sight) live(pl *schedule.Placed, p store.Placement, st store.State, tol
 	s.unit.Ready = (!s.asked || s.unit.Ready) && up && p.Hash == s.unit.Hash
 	s.asked = true
 	pl.Failed = told && (st.GaveUp || st.Active == "failed" && s.unit.Spec.Retries.Starts == 0)
-	if until := p.Changed.Add(rollBackTime); p.Previous != "" && until.After(now) {
+	if until := p.Changed.Add(rollBackTime); p.Previous != "" && waits(until, now, rollBackTime) {
 		pl.Back = true
 		s.at(until)
 	}
@@ -101,7 +109,7 @@ func (e *Engine) records(view *store.View, now time.Time) store.Records {
 	for name := range e.changed.Units {
 		u, known := view.Units[name]
 		for machine, a := range view.Avoid[name] {
-			if !known || u.Hash != a.Hash || !now.Before(a.Until) {
+			if !known || u.Hash != a.Hash || !waits(a.Until, now, e.parse(u).spec.Retries.Within) {
 				r.Forgive = append(r.Forgive, store.Avoid{Unit: name, Machine: machine})
 			}
 		}

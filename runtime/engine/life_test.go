@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"plasmid/runtime/schedule"
 	"plasmid/runtime/store"
 	"plasmid/runtime/unit"
 )
@@ -187,5 +188,37 @@ func TestRollingUpdate(t *testing.T) {
 	l.decides("other.service")
 	if len(l.with(2)) != 4 {
 		t.Errorf("it went back and forth: %v", places(l.mirror.View()))
+	}
+}
+
+// A clock that was wrong for a while, or is set back, does not make waits last
+// as long as it was wrong.
+func TestAClockThatJumps(t *testing.T) {
+	now := time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		begun time.Duration // against now
+		want  bool
+	}{
+		{-time.Hour, false}, {-10 * time.Minute, false}, {-9 * time.Minute, true}, {0, true},
+		{5 * time.Second, true}, // leaders' clocks differ
+		{11 * time.Minute, false}, {365 * 24 * time.Hour, false},
+	} {
+		if got := waits(now.Add(c.begun+10*time.Minute), now, 10*time.Minute); got != c.want {
+			t.Errorf("ten minutes that began at %v last: %v", c.begun, got)
+		}
+	}
+	const hash = "h"
+	year := now.AddDate(1, 0, 0)
+	s := sight{unit: &schedule.Unit{Hash: hash, Spec: unit.Spec{Life: unit.Life{Retries: unit.Retries{Starts: 1, Within: time.Minute}}}}}
+	s.avoid(map[string]store.Avoid{"a": {Hash: hash, Until: year}, "b": {Hash: hash, Until: now.Add(time.Minute), Why: "it failed"}}, hash, now)
+	if len(s.unit.Avoid) != 1 || s.unit.Avoid["b"] == "" {
+		t.Errorf("avoided are %v", s.unit.Avoid)
+	}
+	for _, at := range []time.Time{now, year} {
+		var pl schedule.Placed
+		s.live(&pl, store.Placement{Machine: "a", Hash: hash, Wish: store.Launched, Moved: at, Changed: at, Previous: "p"}, store.State{}, false, nil, now)
+		if want := at.Equal(now); pl.Moving != want || pl.Back != want {
+			t.Errorf("moved and changed at %v: %+v", at, pl)
+		}
 	}
 }

@@ -110,7 +110,8 @@ func Decide(s State) Step {
 		return Step{Action: Undrain, Reason: "the lock was taken from it"}
 	}
 	if !s.Asked {
-		if up := s.Last.Add(MinUp); !s.Last.IsZero() && s.Now.Before(up) {
+		// A last reboot that lies ahead was noted by a clock that was set back since.
+		if up := s.Last.Add(MinUp); !s.Last.IsZero() && s.Now.Before(up) && !s.Last.After(s.Now) {
 			return Step{Reason: fmt.Sprintf("a reboot is required again, so soon after the last; not before %s", up.Format(time.TimeOnly)), Again: up}
 		}
 		if !s.Policy.Window.Open(s.Now) {

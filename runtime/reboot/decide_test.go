@@ -48,6 +48,7 @@ func TestDecide(t *testing.T) {
 		{"reboots are stopped", func(s *State) { s.Lock.Max = limit(0) }, None, "stopped", time.Time{}},
 		{"it has just rebooted", func(s *State) { s.Last = thursday.Add(-10 * time.Minute) }, None, "so soon after the last", thursday.Add(50 * time.Minute)},
 		{"it has just rebooted, and is asked", func(s *State) { s.Last, s.Asked = thursday.Add(-10*time.Minute), true }, Take, "free", time.Time{}},
+		{"its last reboot lies ahead, for its clock was set back", func(s *State) { s.Last = thursday.AddDate(1, 0, 0) }, Take, "free", time.Time{}},
 		{"it rebooted long ago", func(s *State) { s.Last = thursday.Add(-MinUp) }, Take, "free", time.Time{}},
 		{"a try failed", func(s *State) { s.Failed, s.Retry = "no room", thursday.Add(time.Minute) }, None, "no room; tried again at 04:31:00", thursday.Add(time.Minute)},
 		{"a try failed long ago", func(s *State) { s.Failed, s.Retry = "no room", thursday }, Take, "free", time.Time{}},
