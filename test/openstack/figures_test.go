@@ -70,7 +70,7 @@ func BenchmarkUpDown(b *testing.B) {
 				}
 				row("up", up, bareUp)
 				row("down", down, bareDown)
-				fmt.Fprintf(&table, "%d machines plan, twice, nothing to do: %d calls %.1f s", n, settled.calls, settled.seconds)
+				fmt.Fprintf(&table, "%d machines plan, nothing to do: %d calls %.1f s", n, settled.calls, settled.seconds)
 				b.Log("\n" + table.String())
 				b.ReportMetric(up.seconds, "s-up")
 				b.ReportMetric(down.seconds, "s-down")
