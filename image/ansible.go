@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"plasmid/internal/progress"
@@ -36,6 +37,23 @@ func (b *build) ansible(ctx context.Context, t *progress.Task, tree string) erro
 	if err := os.WriteFile(filepath.Join(tree, "usr/sbin/policy-rc.d"), []byte(denyServices), 0o755); err != nil {
 		return err
 	}
+	return b.play(ctx, t, b.playbooks, target{
+		before: []string{"sh", "-c", inTree, "sh", tree}, ownMounts: true,
+		args: []string{"-i", tree + ",", "-c", "community.general.chroot"},
+	})
+}
+
+// target is what playbooks are run against.
+type target struct {
+	before    []string // what runs ansible-playbook, if it is not run itself
+	ownMounts bool
+	args      []string // of ansible-playbook, beside those of every run
+	env       []string
+	vars      map[string]any
+}
+
+// play runs playbooks, with the image's variables.
+func (b *build) play(ctx context.Context, t *progress.Task, playbooks []string, on target) error {
 	vars := maps.Clone(b.Config.Vars)
 	if vars == nil {
 		vars = map[string]any{}
@@ -47,6 +65,7 @@ func (b *build) ansible(ctx context.Context, t *progress.Task, tree string) erro
 	vars["plasmid_image_build"] = true
 	vars["plasmid_binaries"] = binaries
 	vars["ansible_python_interpreter"] = "/usr/bin/python3"
+	maps.Copy(vars, on.vars)
 	varsFile := filepath.Join(b.dir, "vars.json")
 	data, err := json.Marshal(vars)
 	if err != nil {
@@ -63,20 +82,19 @@ func (b *build) ansible(ctx context.Context, t *progress.Task, tree string) erro
 	if err != nil {
 		return err
 	}
-	env := []string{
+	env := append([]string{
 		"ANSIBLE_CONFIG=" + config,
 		"ANSIBLE_LOCAL_TEMP=" + temp,
 		"ANSIBLE_REMOTE_TEMP=/tmp/.ansible",
 		"ANSIBLE_NOCOLOR=1",
 		"ANSIBLE_HOME=" + temp,
-	}
-	args := []string{"-c", inTree, "sh", tree,
-		"ansible-playbook", "-i", tree + ",", "-c", "community.general.chroot", "-e", "@" + varsFile}
-	args = append(args, b.playbooks...)
+	}, on.env...)
+	command := append(slices.Clone(on.before), "ansible-playbook", "-e", "@"+varsFile)
+	command = append(append(command, on.args...), playbooks...)
 
 	var failed []string
 	task := ""
-	err = runIn(ctx, t, env, "", true, func(line string) {
+	err = runIn(ctx, t, env, "", on.ownMounts, func(line string) {
 		if m := taskLine.FindStringSubmatch(line); m != nil {
 			task = m[1]
 			t.Update("%s", task)
@@ -84,7 +102,7 @@ func (b *build) ansible(ctx context.Context, t *progress.Task, tree string) erro
 		if strings.HasPrefix(line, "fatal: ") || strings.HasPrefix(line, "failed: ") || strings.HasPrefix(line, "ERROR! ") {
 			failed = append(failed, line)
 		}
-	}, "sh", args...)
+	}, command[0], command[1:]...)
 	if err != nil && ctx.Err() == nil && len(failed) > 0 {
 		return fmt.Errorf("task %q failed:\n  %s\n%w", task, strings.Join(failed, "\n  "), err)
 	}

@@ -59,6 +59,9 @@ const (
 // once, logs in and looks. The qcow2 itself is not changed. The error is for
 // what kept the test from looking; what it saw is in the Boots' Problems.
 func TestBoot(ctx context.Context, img *Image, o BootOptions) ([]Boot, error) {
+	if img.InCloud() {
+		return nil, fmt.Errorf("image %s is in a cloud; this boots images that were built here", img.ID)
+	}
 	if !img.HasDisk() {
 		return nil, fmt.Errorf("image %s has no qcow2; make it with: plasmid image build", img.ID)
 	}
@@ -155,7 +158,7 @@ func boot(ctx context.Context, t *progress.Task, img *Image, firmware, accel, di
 		Address: bootAddress, Netmask: "255.255.255.0", Gateway: bootGateway,
 		SSHKeys: []string{strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key.PublicKey())))},
 	}
-	m, err := startMachine(ctx, t, img, drive, firmware, accel, dir)
+	m, err := startMachine(ctx, t, img.Disk(), img.Manifest.Disk.VirtualGiB+bootGrow, drive.Files(), firmware, accel, dir)
 	if err != nil {
 		return b, err
 	}

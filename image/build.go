@@ -27,8 +27,9 @@ type Options struct {
 	Playbooks string // the directory with node.yml
 	Binaries  string // the directory with plasmid, plasmidd and confd
 	State     string
-	TreeOnly  bool // leave the qcow2 out
-	Refresh   bool // fetch the packages again, though a tree of them is there
+	Place     string // names the cloud, for an image that is built there
+	TreeOnly  bool   // leave the qcow2 out
+	Refresh   bool   // fetch the packages again, though a tree of them is there
 	Log       *progress.Log
 }
 
@@ -54,7 +55,7 @@ func Build(ctx context.Context, o Options) (img *Image, built bool, err error) {
 	if err := b.prepare(ctx); err != nil {
 		return nil, false, err
 	}
-	unlock, err := b.lock()
+	unlock, err := b.lock(".lock", ".build-*", ".removed-*")
 	if err != nil {
 		return nil, false, err
 	}
@@ -84,15 +85,31 @@ func Build(ctx context.Context, o Options) (img *Image, built bool, err error) {
 		}
 		built = true
 	}
-	return img, built, markLatest(b.State, purpose(b.Config, b.playbooks), id)
+	return img, built, markLatest(b.State, id, ".latest", b.link())
 }
+
+// link is the name by which For finds the image of an image block.
+func (o Options) link() string { return ".for-" + purpose(o.Config, playbooks(o), o.Place) }
 
 // prepare finds out what can be found out before anything is written.
 func (b *build) prepare(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return errors.New("building an image needs root: it makes a Debian tree with its owners and runs programs in it; use sudo")
 	}
-	for _, tool := range []string{"mmdebstrap", "ansible-playbook"} {
+	if err := b.inputs("mmdebstrap", "ansible-playbook"); err != nil {
+		return err
+	}
+	var err error
+	if b.apt, err = hostPolicy(ctx); err != nil {
+		return err
+	}
+	b.apt.override(b.Config)
+	return nil
+}
+
+// inputs sees to it that all is there that an image is made of.
+func (b *build) inputs(tools ...string) error {
+	for _, tool := range tools {
 		if err := installedTool(tool); err != nil {
 			return err
 		}
@@ -108,11 +125,6 @@ func (b *build) prepare(ctx context.Context) error {
 			return fmt.Errorf("playbook: %w", err)
 		}
 	}
-	var err error
-	if b.apt, err = hostPolicy(ctx); err != nil {
-		return err
-	}
-	b.apt.override(b.Config)
 	return os.MkdirAll(imagesDir(b.State), 0o755)
 }
 
@@ -136,9 +148,9 @@ func sameFile(a, b string) bool {
 	return aerr == nil && berr == nil && os.SameFile(ai, bi)
 }
 
-// lock keeps builds apart, and clears what a build that was cut off left.
-func (b *build) lock() (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(imagesDir(b.State), ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+// lock keeps builds of a kind apart, and clears what one that was cut off left.
+func (b *build) lock(name string, left ...string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(imagesDir(b.State), name), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +159,7 @@ func (b *build) lock() (unlock func(), err error) {
 		return nil, errors.New("another image build is running; wait for it to end")
 	}
 	for _, dir := range []string{imagesDir(b.State), b.cache()} {
-		for _, pattern := range []string{".build-*", ".removed-*"} {
+		for _, pattern := range left {
 			stale, _ := filepath.Glob(filepath.Join(dir, pattern))
 			for _, s := range stale {
 				if err := os.RemoveAll(s); err != nil {
@@ -208,7 +220,7 @@ func (b *build) packageTree(ctx context.Context) (string, error) {
 	defer os.RemoveAll(tmp)
 	tree := filepath.Join(tmp, "tree")
 	err = b.phase("Debian packages", func(t *progress.Task) error {
-		return mmdebstrap(ctx, t, tree, b.Config.Suite, "minbase", append(slices.Clone(basePackages), b.Config.Packages...), b.apt)
+		return mmdebstrap(ctx, t, tree, b.Config.Suite, "minbase", treePackages(b.Config), b.apt)
 	})
 	if err != nil {
 		return "", err
@@ -249,14 +261,20 @@ func (b *build) tree(ctx context.Context, id, packages string, versions []Packag
 	}
 	m := Manifest{ID: id, Format: format, Created: time.Now().UTC().Truncate(time.Second), Suite: b.Config.Suite, Packages: versions,
 		Inputs: Inputs{PackageKey: filepath.Base(packages), Playbooks: b.playbooks, Vars: b.Config.Vars}}
-	if m.Inputs.Binaries, err = hashFiles(b.Binaries, Programs); err != nil {
-		return nil, err
-	}
 	// A playbook may have installed more.
 	if m.Packages, err = installed(tree); err != nil {
 		return nil, err
 	}
 	if m.TreeBytes, err = diskUsage(tree); err != nil {
+		return nil, err
+	}
+	return b.put(dir, m)
+}
+
+// put completes the directory of an image and puts it in its place.
+func (b *build) put(dir string, m Manifest) (*Image, error) {
+	var err error
+	if m.Inputs.Binaries, err = hashFiles(b.Binaries, Programs); err != nil {
 		return nil, err
 	}
 	m.Phases = b.phases
@@ -268,10 +286,10 @@ func (b *build) tree(ctx context.Context, id, packages string, versions []Packag
 		return nil, err
 	}
 	unix.Sync() // the rename must not reach the disk before what it names
-	if err := os.Rename(dir, filepath.Join(imagesDir(b.State), id)); err != nil {
+	if err := os.Rename(dir, filepath.Join(imagesDir(b.State), m.ID)); err != nil {
 		return nil, err
 	}
-	return ByID(b.State, id)
+	return ByID(b.State, m.ID)
 }
 
 // hashFiles returns the SHA-256 of files by name.
@@ -300,6 +318,15 @@ func hashFile(name string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
+// Finish removes from a tree what building it left, so that every machine starts
+// as new, and checks it.
+func Finish(tree string) error {
+	if err := cleanTree(tree); err != nil {
+		return err
+	}
+	return Check(tree)
+}
+
 // cleanTree removes what building left, so that every machine starts as new.
 func cleanTree(tree string) error {
 	var errs []error
@@ -308,6 +335,9 @@ func cleanTree(tree string) error {
 		"etc/ssh/ssh_host_*", "var/lib/cloud/*", "var/lib/dbus/machine-id", "var/lib/systemd/random-seed",
 		"var/log/*.log", "var/log/apt/*", "var/log/journal/*", "tmp/*", "tmp/.[!.]*", "var/tmp/*", "run/*",
 		"root/.ansible", "root/.*_history", "home/*/.*_history", "usr/sbin/policy-rc.d",
+		// What cloud-init wrote for the machine that an image is built on.
+		"etc/netplan/50-cloud-init.yaml", "etc/systemd/network/10-cloud-init-*", "etc/network/interfaces.d/50-cloud-init*",
+		"etc/sudoers.d/90-cloud-init-users",
 	} {
 		matches, err := filepath.Glob(filepath.Join(tree, pattern))
 		errs = append(errs, err)

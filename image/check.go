@@ -24,6 +24,7 @@ var checks = []check{
 	{"no SSH host keys", absent("etc/ssh/ssh_host_*", "every machine must make its own")},
 	{"machine-id empty", machineIDEmpty},
 	{"no cloud-init instance data", absent("var/lib/cloud/{instance,instances/*,data/*,seed}", "it would be taken for the first boot of every machine")},
+	{"no network of an instance", absent("etc/{netplan/50-cloud-init.yaml,systemd/network/10-cloud-init-*,network/interfaces.d/50-cloud-init*}", "it is of the machine that the image was built on")},
 	{"no apt lists", absent("var/lib/apt/lists/*_*", "they are old when the image boots")},
 	{"no package files", absent("var/cache/apt/archives/*.deb", "they only take room")},
 	{"no core dumps", absent("{core,var/crash/*,var/lib/systemd/coredump/*}", "a core dump may hold secrets")},

@@ -44,6 +44,7 @@ func TestChecks(t *testing.T) {
 		{"machine-id", func(tree string) { write(t, tree, "etc/machine-id", strings.Repeat("a", 32)+"\n") }, []string{"machine-id", "not empty"}},
 		{"no machine-id", func(tree string) { os.Remove(filepath.Join(tree, "etc/machine-id")) }, []string{"machine-id", "missing"}},
 		{"cloud-init instance", func(tree string) { write(t, tree, "var/lib/cloud/instances/i-1/obj.pkl", "x") }, []string{"cloud-init", "/var/lib/cloud/instances/i-1"}},
+		{"network", func(tree string) { write(t, tree, "etc/systemd/network/10-cloud-init-eth0.network", "x") }, []string{"no network of an instance", "/etc/systemd/network/10-cloud-init-eth0.network"}},
 		{"apt lists", func(tree string) { write(t, tree, "var/lib/apt/lists/deb_main_Packages", "x") }, []string{"no apt lists"}},
 		{"package file", func(tree string) { write(t, tree, "var/cache/apt/archives/x.deb", "x") }, []string{"no package files"}},
 		{"core dump", func(tree string) { write(t, tree, "var/lib/systemd/coredump/core.x.zst", "x") }, []string{"no core dumps"}},

@@ -22,17 +22,21 @@ const format = 1
 // packageKey names the package tree of a configuration.
 func packageKey(c config.Image, p aptPolicy) string {
 	h := sha256.New()
-	packages := append(slices.Clone(basePackages), c.Packages...)
+	packages := treePackages(c)
 	slices.Sort(packages)
 	put(h, "packages", format, c.Suite, slices.Compact(packages), p.Mirror, excluded)
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
 // purpose names an image block: what is wanted, whatever comes of it today.
-func purpose(c config.Image, playbooks []string) string {
+// place is the cloud that an image is built in.
+func purpose(c config.Image, playbooks []string, place string) string {
 	h := sha256.New()
 	packages := slices.Sorted(slices.Values(c.Packages))
 	put(h, "purpose", c.Suite, packages, playbooks, c.Vars, c.DiskGiB)
+	if c.Cloud != nil {
+		put(h, "cloud", place, c.Cloud)
+	}
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
 
@@ -41,6 +45,21 @@ func purpose(c config.Image, playbooks []string) string {
 func identity(packages []Package, c config.Image, playbooks []string, binaries string) (string, error) {
 	h := sha256.New()
 	put(h, "image", format, packages, c.Vars, c.DiskGiB)
+	return ownIdentity(h, playbooks, binaries)
+}
+
+// cloudIdentity is that of an image that is built on a server. The versions of
+// its packages are not known before, and not asked for: what is built once is
+// kept until something else changes.
+func cloudIdentity(s Source, c config.Image, playbooks []string, binaries string) (string, error) {
+	h := sha256.New()
+	packages := slices.Sorted(slices.Values(slices.Concat(basePackages, c.Packages)))
+	put(h, "image in the cloud", format, s.ID, s.Checksum, c.Cloud.Flavor, slices.Compact(packages), c.Vars, prepare, finish)
+	return ownIdentity(h, playbooks, binaries)
+}
+
+// ownIdentity adds the playbooks and programs to a hash, and ends it.
+func ownIdentity(h hash.Hash, playbooks []string, binaries string) (string, error) {
 	for _, p := range playbooks {
 		put(h, "playbook", filepath.Base(p))
 		if err := hashDir(h, filepath.Dir(p)); err != nil {

@@ -28,6 +28,10 @@ func (i *Image) Disk() string { return filepath.Join(i.Dir, "disk.qcow2") }
 // SBOM is the SPDX document.
 func (i *Image) SBOM() string { return filepath.Join(i.Dir, "sbom.spdx.json") }
 
+// InCloud reports that the image was built in a cloud: it is there, and here is
+// only what is known of it.
+func (i *Image) InCloud() bool { return i.Manifest.Inputs.Source != nil }
+
 // HasDisk reports whether the qcow2 was built.
 func (i *Image) HasDisk() bool {
 	_, err := os.Stat(i.Disk())
@@ -71,7 +75,7 @@ func Latest(state string) (*Image, error) { return linked(state, ".latest") }
 // For returns the image that was built last for an image block of a cluster
 // file: those of other blocks on the same host do not count.
 func For(o Options) (*Image, error) {
-	i, err := linked(o.State, ".for-"+purpose(o.Config, playbooks(o)))
+	i, err := linked(o.State, o.link())
 	if errors.Is(err, ErrNone) {
 		return nil, fmt.Errorf("no image was built yet for the image block of this cluster file; build it with: plasmid image build")
 	}
@@ -113,9 +117,9 @@ func ByID(state, id string) (*Image, error) {
 	return i, nil
 }
 
-// markLatest makes Latest, and For with the same purpose, return the image.
-func markLatest(state, purpose, id string) error {
-	for _, name := range []string{".latest", ".for-" + purpose} {
+// markLatest makes those find an image who look by these links: Latest, and For.
+func markLatest(state, id string, links ...string) error {
+	for _, name := range links {
 		link := filepath.Join(imagesDir(state), name)
 		tmp := link + ".new"
 		if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {

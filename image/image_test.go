@@ -82,7 +82,7 @@ func TestFor(t *testing.T) {
 	}
 	plain, other := block(nil), block(map[string]any{"a": "b"})
 	for o, id := range map[*Options]string{&plain: "one", &other: "two"} {
-		if err := markLatest(state, purpose(o.Config, playbooks(*o)), id); err != nil {
+		if err := markLatest(state, id, o.link()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -98,7 +98,7 @@ func TestFor(t *testing.T) {
 
 func TestPrune(t *testing.T) {
 	state := store(t, "a", "b", "c", "d", "e", "f")
-	if err := markLatest(state, "purpose", "a"); err != nil {
+	if err := markLatest(state, "a", ".latest"); err != nil {
 		t.Fatal(err)
 	}
 	removed, err := Prune(state, 2, func(id string) bool { return id == "c" })

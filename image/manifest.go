@@ -25,6 +25,16 @@ type Inputs struct {
 	Playbooks  []string          `json:"playbooks"`
 	Vars       map[string]any    `json:"vars,omitempty"`
 	Binaries   map[string]string `json:"binaries"` // name to SHA-256
+	// Source is what an image in the cloud was built from; nil: it was built
+	// here.
+	Source *Source `json:"source,omitempty"`
+}
+
+// Source is an image in a cloud that others are built from.
+type Source struct {
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	Checksum string `json:"checksum,omitempty"`
 }
 
 // Disk describes the qcow2.

@@ -3,23 +3,35 @@ package image
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"plasmid/provision/config"
 )
 
-// basePackages are in every image. The kernel and boot loader are among them,
-// so that the tree and the qcow2 hold the same files.
+// basePackages are in every image.
 var basePackages = []string{
 	"systemd", "systemd-sysv", "systemd-resolved", "systemd-timesyncd", "dbus", "udev",
 	"libpam-systemd", "libnss-systemd", "polkitd",
 	"iproute2", "iptables", "nftables", "iputils-ping", "netbase", "ca-certificates", "curl",
 	"docker.io", "docker-cli", "etcd-server", "etcd-client",
 	"openssh-server", "cloud-init", "cloud-guest-utils", "python3", "python3-apt",
-	"sudo", "procps", "kmod", "less", "tzdata", "e2fsprogs", "fdisk",
-	"linux-image-cloud-amd64", "initramfs-tools", "zstd",
+	"sudo", "procps", "kmod", "less", "tzdata", "e2fsprogs", "fdisk", "zstd",
+}
+
+// bootPackages make a tree boot. They are in the tree too, so that it and the
+// qcow2 hold the same files; an image that is built on a server has its own.
+var bootPackages = []string{
+	"linux-image-cloud-amd64", "initramfs-tools",
 	"grub-common", "grub2-common", "grub-pc-bin", "grub-efi-amd64-bin",
+}
+
+// treePackages are in every tree, with those of the image block.
+func treePackages(c config.Image) []string {
+	return slices.Concat(basePackages, bootPackages, c.Packages)
 }
 
 // excluded from every package: what only people at a desk read.
@@ -47,6 +59,11 @@ func installed(tree string) ([]Package, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return readStatus(f)
+}
+
+// readStatus reads a file as dpkg keeps it of what is installed.
+func readStatus(f io.Reader) ([]Package, error) {
 	var ps []Package
 	var p Package
 	ok := false

@@ -18,7 +18,6 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"plasmid/internal/progress"
-	"plasmid/provision/configdrive"
 )
 
 // Where Debian's package ovmf puts the UEFI firmware.
@@ -37,15 +36,16 @@ type machine struct {
 	err     error         // why, after done
 }
 
-// startMachine powers a machine on. It ends with ctx.
-func startMachine(ctx context.Context, t *progress.Task, img *Image, drive configdrive.Machine, firmware, accel, dir string) (*machine, error) {
-	disk := filepath.Join(dir, "disk.qcow2")
-	size := fmt.Sprintf("%dG", img.Manifest.Disk.VirtualGiB+bootGrow)
-	if err := run(ctx, t, nil, "", "qemu-img", "create", "-q", "-f", "qcow2", "-b", img.Disk(), "-F", "qcow2", disk, size); err != nil {
+// startMachine powers a machine on, with what it writes in dir and a disk of
+// gib GiB that begins as a copy of base. drive are the files of its config
+// drive, which says that its NIC is bootMAC. It ends with ctx.
+func startMachine(ctx context.Context, t *progress.Task, base string, gib int, drive map[string][]byte, firmware, accel, dir string) (*machine, error) {
+	disk := ownDisk(dir)
+	if err := run(ctx, t, nil, "", "qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", disk, fmt.Sprintf("%dG", gib)); err != nil {
 		return nil, err
 	}
 	seed := filepath.Join(dir, "config.img")
-	if err := writeConfigDrive(ctx, t, seed, dir, drive.Files()); err != nil {
+	if err := writeConfigDrive(ctx, t, seed, dir, drive); err != nil {
 		return nil, err
 	}
 	port, err := freePort()
@@ -59,7 +59,7 @@ func startMachine(ctx context.Context, t *progress.Task, img *Image, drive confi
 		"-drive", "file=" + seed + ",if=virtio,format=raw,readonly=on",
 		"-device", "virtio-rng-pci",
 		"-netdev", "user,id=n,hostfwd=tcp:127.0.0.1:" + strconv.Itoa(port) + "-" + bootAddress + ":22",
-		"-device", "virtio-net-pci,netdev=n,mac=" + drive.MAC,
+		"-device", "virtio-net-pci,netdev=n,mac=" + bootMAC,
 	}
 	if firmware == UEFI {
 		vars, err := os.ReadFile(ovmfVars)
@@ -91,6 +91,9 @@ func startMachine(ctx context.Context, t *progress.Task, img *Image, drive confi
 	}()
 	return m, nil
 }
+
+// ownDisk is what a machine has written of its disk.
+func ownDisk(dir string) string { return filepath.Join(dir, "disk.qcow2") }
 
 // accelOption bounds TCG's cache of translated code, which else is 1 GiB.
 func accelOption(accel string) string {

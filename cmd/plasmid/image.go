@@ -1,11 +1,17 @@
 package main
 
 import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -13,6 +19,7 @@ import (
 
 	"plasmid/image"
 	"plasmid/provision/config"
+	"plasmid/provision/openstack"
 )
 
 func newImageCommand(g *globals) *cobra.Command {
@@ -20,7 +27,7 @@ func newImageCommand(g *globals) *cobra.Command {
 		Use:   "image",
 		Short: "Build and look after node images",
 	}
-	cmd.AddCommand(newImageBuildCommand(g), newImageListCommand(g), newImageInspectCommand(g), newImageTestCommand(g), newImagePushCommand(g), newImagePruneCommand(g))
+	cmd.AddCommand(newImageBuildCommand(g), newImageListCommand(g), newImageInspectCommand(g), newImageTestCommand(g), newImagePushCommand(g), newImagePruneCommand(g), newImageFinishCommand())
 	return cmd
 }
 
@@ -32,7 +39,12 @@ func newImageBuildCommand(g *globals) *cobra.Command {
 		Long: `Makes a tree of Debian Testing, runs the playbooks against it, checks it, and
 packs it: a tree for local machines and a qcow2 for OpenStack. Nothing is
 booted. An image is named by what went in; if it is there already, nothing is
-built.`,
+built.
+
+With build = "cloud" in the image block it boots the source image on a server in
+the cluster file's cloud instead, runs the same playbooks there over SSH, checks
+it, and makes a snapshot. Everything but that is removed again, also when the
+build fails or is interrupted; of one that was killed, by the next.`,
 		Example: "  plasmid image build\n  plasmid image build --refresh   # with today's packages",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,7 +56,7 @@ built.`,
 			from.TreeOnly, from.Refresh = o.TreeOnly, o.Refresh
 			o = from
 			start := time.Now()
-			img, built, err := image.Build(cmd.Context(), o)
+			img, built, err := g.buildImage(cmd.Context(), c, o)
 			if err != nil {
 				return err
 			}
@@ -52,7 +64,11 @@ built.`,
 				return printJSON(cmd.OutOrStdout(), img)
 			}
 			if !built {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "image %s is up to date\n", img.ID)
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "image %s is up to date%s\n", img.ID, inCloud(img))
+				return err
+			}
+			if img.InCloud() {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "image %s is in the cloud (%s)\n", img.ID, time.Since(start).Round(100*time.Millisecond))
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "image %s: %s in %s\n", img.ID, sizes(img), time.Since(start).Round(100*time.Millisecond))
@@ -65,10 +81,59 @@ built.`,
 	return cmd
 }
 
+// buildImage builds here, or on a server in the cloud.
+func (g *globals) buildImage(ctx context.Context, c *config.Cluster, o image.Options) (*image.Image, bool, error) {
+	if c.Image.Cloud == nil {
+		return image.Build(ctx, o)
+	}
+	switch {
+	case o.TreeOnly:
+		return nil, false, errors.New("--tree-only is for local machines; the image block says build = \"cloud\"")
+	case o.Refresh:
+		return nil, false, errors.New("--refresh fetches packages for builds on this host; for newer ones with build = \"cloud\" name a newer source, or change anything else that goes in, such as a variable")
+	}
+	cloud, err := openCloud(ctx, c)
+	if err != nil {
+		return nil, false, err
+	}
+	owner, err := g.owner()
+	if err != nil {
+		return nil, false, err
+	}
+	return image.BuildInCloud(ctx, o, openstack.NewBuilder(cloud, c, owner, o.Log))
+}
+
+// owner names this host's state directory, and no other's.
+func (g *globals) owner() (string, error) {
+	id, err := os.ReadFile("/etc/machine-id")
+	if err != nil {
+		return "", err
+	}
+	dir, err := filepath.Abs(g.StateDir())
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(string(id) + dir))
+	return hex.EncodeToString(sum[:4]), nil
+}
+
+// inCloud says where an image is, if it is not here.
+func inCloud(i *image.Image) string {
+	if i.InCloud() {
+		return ", in the cloud"
+	}
+	return ""
+}
+
 // imageOptions are what the cluster file wants built, of the playbooks and
 // programs that belong to this one.
 func (g *globals) imageOptions(c *config.Cluster) image.Options {
+	place := ""
+	if o := c.Provider.OpenStack; o != nil {
+		place = strings.Join([]string{cmp.Or(o.Cloud, os.Getenv("OS_CLOUD"), os.Getenv("OS_AUTH_URL")), o.Region}, " ")
+	}
 	return image.Options{
+		Place:  place,
 		Config: c.Image, Dir: c.Dir, State: g.StateDir(), Log: g.Progress(),
 		Playbooks: beside("playbooks", "/usr/share/plasmid/playbooks"),
 		Binaries:  beside("bin", "/usr/bin"),
@@ -90,6 +155,9 @@ func beside(name, packaged string) string {
 }
 
 func sizes(i *image.Image) string {
+	if i.InCloud() {
+		return "in the cloud"
+	}
 	s := fmt.Sprintf("tree %d MiB", i.Manifest.TreeBytes>>20)
 	if d := i.Manifest.Disk; d != nil {
 		s += fmt.Sprintf(", qcow2 %d MiB", d.Bytes>>20)
@@ -219,6 +287,17 @@ func printBoots(w io.Writer, output string, i *image.Image, boots []image.Boot) 
 		return fmt.Errorf("image %s: %d problems", i.ID, problems)
 	}
 	return nil
+}
+
+// newImageFinishCommand is run on the server that an image is built on.
+func newImageFinishCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "finish DIRECTORY",
+		Short:  "Remove from a tree what building it left, and check it",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE:   func(_ *cobra.Command, args []string) error { return image.Finish(args[0]) },
+	}
 }
 
 func newImagePruneCommand(g *globals) *cobra.Command {

@@ -37,6 +37,9 @@ it stays.`,
 			if err != nil {
 				return err
 			}
+			if i.InCloud() {
+				return fmt.Errorf("image %s was built in a cloud and is there already; for another one, build it there: plasmid image build", i.ID)
+			}
 			if i.Manifest.Disk == nil || !i.HasDisk() {
 				return fmt.Errorf("image %s was built for local machines only, without a qcow2; build it with: plasmid image build", i.ID)
 			}

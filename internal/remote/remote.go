@@ -108,7 +108,12 @@ func dial(ctx context.Context, to Dialer, addr string, config *ssh.ClientConfig)
 // Run executes a command as root and returns its standard output. What goes in and out are files, never
 // arguments, so that nothing of them shows in a list of processes.
 func (c *Conn) Run(ctx context.Context, command string, stdin io.Reader) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	return c.RunWithin(ctx, commandTimeout, command, stdin)
+}
+
+// RunWithin is Run with another deadline than that of most commands.
+func (c *Conn) RunWithin(ctx context.Context, d time.Duration, command string, stdin io.Reader) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	// A machine that went away answers nothing, not even to this.
 	stop := context.AfterFunc(ctx, func() { c.Close() })

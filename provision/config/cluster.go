@@ -81,6 +81,7 @@ type BootVolume struct {
 
 // Image says how the node image is built.
 type Image struct {
+	Cloud     *CloudBuild    // on a server of the provider's cloud; nil: here, without one
 	Playbooks []string       // files, relative to Dir; playbooks/node.yml is always first
 	Vars      map[string]any // extra Ansible variables (string, bool, float64, []any, map[string]any)
 	Packages  []string       // extra Debian packages
@@ -90,6 +91,12 @@ type Image struct {
 	// CheckValidUntil is nil when the host's apt policy is inherited.
 	CheckValidUntil *bool
 	DiskGiB         int // virtual size of the qcow2, default 10
+}
+
+// CloudBuild builds an image on a server, from one that the cloud has.
+type CloudBuild struct {
+	Source string // in Glance, by name or ID: a Debian with cloud-init
+	Flavor string // of the server; empty: the provider's
 }
 
 // String names every setting, so that a change of one shows.

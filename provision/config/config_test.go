@@ -183,6 +183,29 @@ cluster "c" {
 	}
 }
 
+// An image may be built on a server; what is of a local build is then refused,
+// and the other way round: see testdata/bad.
+func TestCloudBuild(t *testing.T) {
+	c, err := load(t, `cluster "c" {
+  provider "openstack" {
+    flavor    = "m1.medium"
+    ssh_allow = ["203.0.113.0/24"]
+  }
+  image {
+    build  = "cloud"
+    source = "debian-13"
+    flavor = "m1.tiny"
+  }
+  nodes "core" { count = 1 }
+}`, Source{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Image{Suite: "testing", Cloud: &CloudBuild{Source: "debian-13", Flavor: "m1.tiny"}}); !reflect.DeepEqual(c.Image, want) {
+		t.Errorf("got %+v", c.Image)
+	}
+}
+
 const counted = `
 variable "machines" {
   type    = number

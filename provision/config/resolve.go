@@ -50,7 +50,7 @@ func (l *loader) cluster(b clusterBlock, outer []providerBlock) *Cluster {
 	default:
 		l.problem(providers[1].Range, "More than one provider", "A cluster's machines come from one provider; another one stands in %s.", providers[0].Range)
 	}
-	c.Image = l.image(b.Image)
+	c.Image = l.image(b.Image, c.Provider)
 	c.Nodes = l.nodes(b)
 	l.nodesFitProvider(c, b)
 	c.Apps = l.apps(b.Apps)
@@ -87,15 +87,17 @@ func (l *loader) cidr(e hcl.Expression) string {
 	return s
 }
 
-func (l *loader) image(b *imageBlock) Image {
+func (l *loader) image(b *imageBlock, p Provider) Image {
 	img := Image{Suite: "testing"}
 	if b == nil {
 		return img
 	}
 	img.Packages, img.Mirror, img.Proxy, img.CheckValidUntil = b.Packages, b.Mirror, b.Proxy, b.CheckValidUntil
-	if b.Suite != "" {
-		img.Suite = b.Suite
+	var suite string
+	if l.value(b.Suite, &suite) && suite != "" {
+		img.Suite = suite
 	}
+	img.Cloud = l.cloudBuild(b, p)
 	l.value(b.Playbooks, &img.Playbooks)
 	for _, p := range img.Playbooks {
 		if !filepath.IsAbs(p) {
@@ -110,6 +112,39 @@ func (l *loader) image(b *imageBlock) Image {
 	}
 	img.Vars = l.object(b.Vars, "vars")
 	return img
+}
+
+// cloudBuild says how an image is built on a server; nil: it is built here.
+func (l *loader) cloudBuild(b *imageBlock, p Provider) *CloudBuild {
+	build := "local"
+	if l.value(b.Build, &build) && build != "local" && build != "cloud" {
+		l.problem(b.Build.Range(), "Invalid build", "%q is neither \"local\" nor \"cloud\".%s", build, nearest(build, []string{"local", "cloud"}))
+		return nil
+	}
+	if build == "local" {
+		l.refuse(b.Source, "Not for a local build", "source is the image to begin with when build is \"cloud\".")
+		l.refuse(b.Flavor, "Not for a local build", "flavor is of the server that an image is built on when build is \"cloud\".")
+		return nil
+	}
+	if p.OpenStack == nil {
+		l.problem(b.Build.Range(), "No cloud to build in", "build = \"cloud\" makes a server in the provider's cloud, and the provider is not \"openstack\".")
+	}
+	l.refuse(b.Suite, "Not for a build in the cloud", "The source image is of some suite already.")
+	l.refuse(b.DiskGiB, "Not for a build in the cloud", "The image's disk is as large as that of the server's flavor.")
+	c := &CloudBuild{}
+	l.required(b.Source, "source", b.Range)
+	if l.value(b.Source, &c.Source) && c.Source == "" {
+		l.problem(b.Source.Range(), "No source", "source is empty; it is the name or ID of a Debian image that openstack image list shows.")
+	}
+	l.value(b.Flavor, &c.Flavor)
+	return c
+}
+
+// refuse complains of an attribute that is there.
+func (l *loader) refuse(e hcl.Expression, summary, why string) {
+	if !isMissing(e) {
+		l.problem(e.Range(), summary, "%s", why)
+	}
 }
 
 // object evaluates an expression to a map of plain values.

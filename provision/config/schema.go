@@ -84,14 +84,18 @@ type volumeBlock struct {
 }
 
 type imageBlock struct {
+	Build           hcl.Expression `hcl:"build,optional"`
+	Source          hcl.Expression `hcl:"source,optional"`
+	Flavor          hcl.Expression `hcl:"flavor,optional"`
 	Playbooks       hcl.Expression `hcl:"playbooks,optional"`
 	Vars            hcl.Expression `hcl:"vars,optional"`
 	Packages        []string       `hcl:"packages,optional"`
-	Suite           string         `hcl:"suite,optional"`
+	Suite           hcl.Expression `hcl:"suite,optional"`
 	Mirror          string         `hcl:"mirror,optional"`
 	Proxy           string         `hcl:"proxy,optional"`
 	CheckValidUntil *bool          `hcl:"check_valid_until,optional"`
 	DiskGiB         hcl.Expression `hcl:"disk_gib,optional"`
+	Range           hcl.Range      `hcl:",def_range"`
 }
 
 type nodesBlock struct {

@@ -37,6 +37,17 @@ const (
 	settleTimeout = 10 * time.Minute // of Glance, after the upload
 )
 
+// tags are those by which an image of ours is found.
+func tags(identity string) []string { return []string{tagPlasmid, tagIdentity(identity)} }
+
+// properties of an image say what it is and what its machines need.
+func properties(identity, suite string) map[string]string {
+	return map[string]string{
+		propertyImage: identity, "os_type": "linux", "os_distro": "debian", "os_version": suite,
+		"hw_disk_bus": "virtio", "hw_vif_model": "virtio", "hw_rng_model": "virtio", "hw_serial_port_count": "1",
+	}
+}
+
 func tagIdentity(identity string) string { return tagPlasmid + "=" + identity }
 
 // pushed lists the images in Glance that have an identity, the newest first;
@@ -116,11 +127,7 @@ func (c *Client) upload(ctx context.Context, u Upload, f io.Reader, size int64, 
 	visibility := images.ImageVisibility(cmp.Or(u.Visibility, map[bool]string{true: "shared", false: "private"}[len(u.Share) > 0]))
 	i, err := images.Create(ctx, c.image, images.CreateOpts{
 		Name: "plasmid-" + u.Identity, DiskFormat: "qcow2", ContainerFormat: "bare", Visibility: &visibility,
-		MinDisk: u.VirtualGiB, MinRAM: minRAM, Tags: []string{tagPlasmid, tagIdentity(u.Identity)},
-		Properties: map[string]string{
-			propertyImage: u.Identity, "os_type": "linux", "os_distro": "debian", "os_version": u.Suite,
-			"hw_disk_bus": "virtio", "hw_vif_model": "virtio", "hw_rng_model": "virtio", "hw_serial_port_count": "1",
-		},
+		MinDisk: u.VirtualGiB, MinRAM: minRAM, Tags: tags(u.Identity), Properties: properties(u.Identity, u.Suite),
 	}).Extract()
 	if err != nil {
 		return nil, said(err)

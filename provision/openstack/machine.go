@@ -203,7 +203,7 @@ func (p *Provider) removeVolume(ctx context.Context, id string) error {
 // the one that plasmid image push made.
 func (p *Provider) imageID(ctx context.Context, image string) (string, error) {
 	return p.images.get(image, func() (string, error) {
-		i, f, err := p.c.findImage(ctx, p.o.Image, image)
+		i, f, err := p.findImage(ctx, image)
 		if err != nil {
 			return "", err
 		}
@@ -212,6 +212,15 @@ func (p *Provider) imageID(ctx context.Context, image string) (string, error) {
 		}
 		return i.ID, nil
 	})
+}
+
+// findImage is the client's, with the remedy that fits the cluster file.
+func (p *Provider) findImage(ctx context.Context, image string) (*images.Image, *Finding, error) {
+	i, f, err := p.c.findImage(ctx, p.o.Image, image)
+	if f != nil && p.o.Image == "" && p.cluster.Image.Cloud != nil {
+		f.Remedy = "Build it there: plasmid image build"
+	}
+	return i, f, err
 }
 
 func (p *Provider) flavorID(ctx context.Context, name string) (string, error) {
@@ -346,7 +355,7 @@ func (p *Provider) serverOpts(ctx context.Context, m plan.Machine) (servers.Crea
 	if err != nil {
 		return opts, nil, err
 	}
-	data := userData(p.sshKeys, privateNIC(p.o, g, private))
+	data := p.userData(privateNIC(p.o, g, private))
 	yes := true
 	opts = servers.CreateOpts{
 		Name: m.Name, FlavorRef: flavorID, Networks: nics, ConfigDrive: &yes, AvailabilityZone: p.zone(m.Name),

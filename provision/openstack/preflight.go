@@ -236,7 +236,7 @@ func (p *Provider) Preflight(ctx context.Context, pl plan.Plan) (uses []string, 
 // facts gathers what check looks at.
 func (p *Provider) facts(ctx context.Context, pl plan.Plan) (facts, error) {
 	f := facts{Quotas: map[string]quota{}, Flavors: map[string]flavorFacts{}, Volumes: p.c.volume != nil}
-	f.UserData = base64.StdEncoding.EncodedLen(len(userData(p.sshKeys, "fa:16:3e:00:00:00")))
+	f.UserData = base64.StdEncoding.EncodedLen(len(p.userData("fa:16:3e:00:00:00")))
 	machines := slices.ContainsFunc(pl.Steps, func(s plan.Step) bool { return s.Kind == plan.KindMachine && s.Action == plan.Create })
 	s := p.planner().s
 	var flavorFindings, imageFindings, keyFindings []Finding
@@ -381,7 +381,7 @@ func (p *Provider) imageFacts(ctx context.Context, f *facts, pl plan.Plan) ([]Fi
 			continue
 		}
 		seen[s.Machine.Image] = true
-		i, missing, err := p.c.findImage(ctx, p.o.Image, s.Machine.Image)
+		i, missing, err := p.findImage(ctx, s.Machine.Image)
 		if err != nil {
 			return nil, err
 		}

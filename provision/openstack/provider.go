@@ -18,11 +18,14 @@ type Provider struct {
 	cluster *config.Cluster
 	o       *config.OpenStack
 	c       *Client
-	sshKeys []string
 
 	mu      sync.Mutex
 	state   *state // as last seen, and as steps changed what machines share
 	changes int    // that steps made to state
+
+	// userData is what machines are told; private, if not empty, is the MAC
+	// address of a NIC that must not become the way out.
+	userData func(private string) []byte
 
 	poll    *poller
 	flavors known // IDs by name
@@ -33,8 +36,9 @@ type Provider struct {
 // user.
 func New(c *Client, cluster *config.Cluster, sshKeys []string) *Provider {
 	return &Provider{
-		cluster: cluster, o: cluster.Provider.OpenStack, c: c, sshKeys: sshKeys, state: &state{},
-		poll: newPoller(func(ctx context.Context) ([]server, error) { return c.servers(ctx, cluster.Name, "") }),
+		cluster: cluster, o: cluster.Provider.OpenStack, c: c, state: &state{},
+		userData: func(private string) []byte { return userData(sshKeys, private) },
+		poll:     newPoller(func(ctx context.Context) ([]server, error) { return c.servers(ctx, cluster.Name, "") }),
 	}
 }
 

@@ -1,0 +1,4 @@
+cluster "c" {
+  image { build = "clout" }
+  nodes "core" { count = 1 }
+}

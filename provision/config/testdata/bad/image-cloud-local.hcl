@@ -1,0 +1,7 @@
+cluster "c" {
+  image {
+    build  = "cloud"
+    source = "debian-13"
+  }
+  nodes "core" { count = 1 }
+}

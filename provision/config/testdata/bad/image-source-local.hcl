@@ -1,0 +1,4 @@
+cluster "c" {
+  image { source = "debian-13" }
+  nodes "core" { count = 1 }
+}
