@@ -19,7 +19,7 @@ PLASMID := bin/plasmid
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-21s %s\n", $$1, $$2}'
 
 .PHONY: deps
 deps: ## install the Debian packages that are missing, and nothing else
@@ -84,6 +84,10 @@ test-chaos: deps build ## ten minutes of random faults on a cluster; nothing may
 test-openstack: deps ## the OpenStack provider against a real OpenStack, made on this machine
 	test/openstack/run
 
+.PHONY: test-openstack-full
+test-openstack-full: deps build ## the qcow2 and the image that is built in the cloud, on emulated servers; slow
+	test/openstack/full
+
 # Which ones: BENCH=Placement, ControlPlane or Cluster. They run alone: what else
 # the host does shows in the figures.
 BENCH ?= .
@@ -111,6 +115,7 @@ lint: ## gofmt, go vet, shellcheck, and golangci-lint if it is there
 	$(GO) vet -tags e2e ./test/...
 	$(GO) vet -tags systemd,docker ./runtime/systemd ./runtime/container
 	$(GO) vet -tags openstack ./test/openstack ./test/lab/openstack ./provision/openstack
+	$(GO) vet -tags openstack,openstack_full ./test/openstack ./image
 	$(GO) vet -tags bench ./bench
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run test/run test/openstack/run; fi
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; fi

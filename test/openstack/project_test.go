@@ -16,6 +16,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/config/clouds"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/projects"
 	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/roles"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 	"gopkg.in/yaml.v2"
 
 	"plasmid/provision/openstack"
@@ -223,5 +224,27 @@ func (p *project) census(t testing.TB) map[string]string {
 	list(p.network, "security-group-rules", "security_group_rules")
 	list(p.compute, "servers", "servers")
 	list(p.compute, "os-server-groups", "server_groups")
+	return out
+}
+
+// images are those of the project, by their IDs.
+func (p *project) images(t *testing.T) map[string]string {
+	t.Helper()
+	c, err := service(context.Background(), p.cloud, gopenstack.NewImageV2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := images.List(c, images.ListOpts{Owner: p.id}).AllPages(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := images.ExtractImages(pages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, i := range list {
+		out[i.ID] = i.Name
+	}
 	return out
 }

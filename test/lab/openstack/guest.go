@@ -150,9 +150,13 @@ func (s site) uploadGuest(ctx context.Context, log *progress.Log, pid int, tree,
 		return err
 	}
 	defer in.Close()
-	t = log.Start("uploading it as %s", name)
-	_, err = s.client(ctx, pid, in, "image", "create", "--disk-format=raw", "--container-format=bare", "--public",
-		"--property=plasmid_guest="+made, name)
+	return s.upload(ctx, log, pid, in, name, "--disk-format=raw", "--property=plasmid_guest="+made)
+}
+
+// upload puts an image into the lab, for everybody.
+func (s site) upload(ctx context.Context, log *progress.Log, pid int, in io.Reader, name string, options ...string) error {
+	t := log.Start("uploading it as %s", name)
+	_, err := s.client(ctx, pid, in, append([]string{"image", "create", "--container-format=bare", "--public", name}, options...)...)
 	t.Done(err)
 	return err
 }

@@ -62,12 +62,13 @@ through "openstack-lab exec", and nothing is left after "openstack-lab down".`,
 	}
 	c.PersistentFlags().StringVar(&o.dir, "dir", dir, "directory of the cache and the labs (or PLASMID_LAB_DIR)")
 	c.PersistentFlags().StringVar(&o.name, "name", "lab", "name of the lab; several can be up at once")
-	c.AddCommand(upCommand(&o), downCommand(&o), statusCommand(&o), execCommand(&o), envCommand(&o), imageCommand(&o), inside1())
+	c.AddCommand(upCommand(&o), downCommand(&o), statusCommand(&o), execCommand(&o), envCommand(&o), imageCommand(&o), stockCommand(&o), mirrorCommand(&o), inside1())
 	return c
 }
 
 func upCommand(o *options) *cobra.Command {
 	var tier string
+	var emulate bool
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "bring the lab up, unless it is",
@@ -84,7 +85,7 @@ A lab that comes up is always as good as new.`,
 			if err != nil {
 				return err
 			}
-			if err := s.up(c.Context(), newLog(), t); err != nil {
+			if err := s.up(c.Context(), newLog(), t, !emulate && hasKVM()); err != nil {
 				return err
 			}
 			fmt.Print(s.environ())
@@ -92,6 +93,7 @@ A lab that comes up is always as good as new.`,
 		},
 	}
 	c.Flags().StringVar(&tier, "tier", "fake", "what servers are: fake (nothing), lxc (containers) or qemu (virtual machines)")
+	c.Flags().BoolVar(&emulate, "emulate", false, "in tier qemu, do without /dev/kvm: it may be there and not work")
 	return c
 }
 

@@ -197,7 +197,7 @@ func (s site) leftovers() ([]string, error) {
 func (s site) upper() string { return filepath.Join(s.home(), "upper") }
 
 // up brings the lab up, unless it is.
-func (s site) up(ctx context.Context, log *progress.Log, tier conf.Tier) error {
+func (s site) up(ctx context.Context, log *progress.Log, tier conf.Tier, kvm bool) error {
 	held, err := s.lock()
 	if err != nil {
 		return err
@@ -227,7 +227,7 @@ func (s site) up(ctx context.Context, log *progress.Log, tier conf.Tier) error {
 	if err := os.WriteFile(filepath.Join(s.home(), "layers"), fmt.Appendf(nil, "%s\n%s\n", filepath.Base(l.tree), filepath.Base(l.setup)), 0o600); err != nil {
 		return err
 	}
-	settings := conf.Settings{Tier: tier, KVM: hasKVM(), Password: l.password}
+	settings := conf.Settings{Tier: tier, KVM: kvm, Password: l.password}
 	files, err := conf.Files(settings)
 	if err != nil {
 		return err
