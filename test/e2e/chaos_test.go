@@ -49,9 +49,8 @@ func TestChaos(t *testing.T) {
 	}{
 		{"plasmidd is killed", func(m string) { c.in(m, "systemctl kill --signal=KILL plasmidd") }},
 		{"etcd is killed", func(m string) { c.in(m, "systemctl kill --signal=KILL etcd") }},
-		// For less than its lease: a machine that is silent for longer and does not
-		// answer either counts as gone, and its units go elsewhere.
-		{"plasmidd hangs", func(m string) { frozen("plasmidd", []string{m}, seconds(1, 2)) }},
+		// For longer than its lease, and so long that systemd replaces it.
+		{"plasmidd hangs", func(m string) { frozen("plasmidd", []string{m}, seconds(1, 20)) }},
 		{"etcd hangs", func(m string) { frozen("etcd", []string{m}, seconds(5, 20)) }},
 		{"every etcd hangs", func(string) { frozen("etcd", all, seconds(5, 20)) }},
 		{"D-Bus hangs", func(m string) { frozen("dbus", []string{m}, seconds(2, 8)) }},
