@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -143,54 +141,11 @@ func awaitDrain(ctx context.Context, g *globals, c *client.Client, machines map[
 		defer cancel()
 	}
 	task := g.Progress().Start("%s", title)
-	var revision int64
-	left := map[string]string{}
-	for {
-		list, err := c.Units(ctx, nil, false, revision)
-		if err != nil {
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return task.Done(fmt.Errorf("after %v these units are still there:\n%s\nthe drain goes on; plasmid uncordon ends it", timeout, lines(left)))
-			}
-			return task.Done(err)
-		}
-		revision = list.Revision
-		clear(left)
-		for _, u := range list.Units {
-			for _, r := range u.On {
-				if machines[r.Machine] && !u.Global {
-					left[u.Name] = "is on " + r.Name
-				}
-			}
-		}
-		if len(left) == 0 {
-			return task.Done(nil)
-		}
-		task.Update("%d units left", len(left))
-		why, err := c.Waiting(ctx)
-		if err != nil {
-			continue // nobody leads for a moment
-		}
-		stuck := true
-		for name := range left {
-			reason, known := why[name]
-			if known {
-				left[name] = reason
-			}
-			stuck = stuck && known && strings.HasPrefix(reason, "no machine")
-		}
-		if stuck {
-			return task.Done(fmt.Errorf("these units can't run on any other machine:\n%s", lines(left)))
-		}
+	err := c.AwaitDrained(ctx, machines, func(left int) { task.Update("%d units left", left) })
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = fmt.Errorf("after %v %w\nthe drain goes on; plasmid uncordon ends it", timeout, err)
 	}
-}
-
-// lines writes one line for each key.
-func lines(m map[string]string) string {
-	var out []string
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, "  "+k+": "+m[k])
-	}
-	return strings.Join(out, "\n")
+	return task.Done(err)
 }
 
 func newRebalanceCommand(g *globals) *cobra.Command {

@@ -412,8 +412,8 @@ func (j *Joiner) awaitAPI(ctx context.Context, conn *remote.Conn, address string
 	return fmt.Errorf("plasmidd on machine %s does not come up: %w; its last words:\n%s", conn.Name, err, words)
 }
 
-// leave takes a machine out of the cluster: its vote first, then its place in
-// the store, upon which its units go elsewhere.
+// leave takes a machine out of the cluster: its units first, then its vote, then
+// its place in the store.
 func (j *Joiner) leave(ctx context.Context, name string) error {
 	members, err := j.Access.Members()
 	if err != nil {
@@ -431,6 +431,9 @@ func (j *Joiner) leave(ctx context.Context, name string) error {
 	}
 	if len(voters) == 0 {
 		return errors.New(name + " is the last etcd member: without it the cluster's data is gone; to take the cluster down: plasmid down")
+	}
+	if err := j.drain(ctx, m); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
 	defer cancel()
