@@ -221,6 +221,9 @@ func (j *Joiner) join(ctx context.Context, m plan.Machine) error {
 	if err := j.awaitAPI(ctx, conn, at.PrivateIPv4); err != nil {
 		return err
 	}
+	if err := j.forgetFormer(ctx, m.Name, requests.MachineID, at.PrivateIPv4, addresses(endpoints)); err != nil {
+		return err
+	}
 	return j.update(m.Name, func(e *Member) { e.Joined, e.Spec = true, m.Spec() })
 }
 
