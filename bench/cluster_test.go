@@ -246,10 +246,61 @@ func TestCluster(t *testing.T) {
 		took(what+", wish to active at the API", median(starts), s.goal, median(plainStarts), note)
 		took(what+", destroyed", median(stops), s.goal, median(plainStops), note)
 	}
+	c.containers(50)
 	c.stateChange()
 	c.atRest()
 	c.lists()
 	c.powerOff()
+}
+
+// containers starts n units that run a container each, and as many by plain
+// docker run on the machines, all at once. The image is of one program.
+func (c *cluster) containers(n int) {
+	const image = "bench:1"
+	each := func(script string) (longest time.Duration) {
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for i := range 5 {
+			wg.Go(func() {
+				ns, err := strconv.ParseInt(strings.TrimSpace(c.in(machine(i), script)), 10, 64)
+				if err != nil {
+					c.t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				longest = max(longest, time.Duration(ns))
+			})
+		}
+		wg.Wait()
+		return longest
+	}
+	each(`cd /; tar chf - usr/bin/sleep $(ldd usr/bin/sleep | grep -o '/[^ ]*') 2>/dev/null | docker import - ` + image + ` >/dev/null; echo 0`)
+	plain := fmt.Sprintf(`a=$(date +%%s%%N); for i in $(seq %d); do docker run -d --rm --name plain-$i %s /usr/bin/sleep infinity >/dev/null & done; wait; b=$(date +%%s%%N)
+docker rm -f $(docker ps -q) >/dev/null; echo $((b-a))`, n/5, image)
+	text := "[Container]\nImage=" + image + "\nExec=/usr/bin/sleep infinity\n"
+	var ds, plains []time.Duration
+	for run := range 3 {
+		units := names(fmt.Sprintf("c%d", run), n)
+		var changes []api.Change
+		for _, u := range units {
+			changes = append(changes, api.Change{Name: u, Text: text, Wish: store.Launched})
+		}
+		begun := time.Now()
+		c.apply(changes)
+		c.await(units, func(have map[string]api.Unit) bool {
+			for _, name := range units {
+				if u := have[name]; activeOn(u) == "" || !u.On[0].State.Ready {
+					return false
+				}
+			}
+			return true
+		})
+		ds = append(ds, time.Since(begun))
+		c.destroy(units)
+		plains = append(plains, each(plain))
+	}
+	base := median(plains)
+	took(fmt.Sprintf("cluster: %d containers, wish to ready at the API", n), median(ds), base*11/10, base, "median of 3; baseline: docker run of as many on the machines, all at once")
 }
 
 // stateChange kills a unit's process and takes the time until the API says so.
