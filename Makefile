@@ -114,7 +114,7 @@ lint: ## gofmt, go vet, shellcheck, and golangci-lint if it is there
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./test/...
 	$(GO) vet -tags systemd,docker ./runtime/systemd ./runtime/container
-	$(GO) vet -tags openstack ./test/openstack ./test/lab/openstack ./provision/openstack
+	$(GO) vet -tags openstack ./test/openstack/... ./test/lab/openstack ./provision/openstack
 	$(GO) vet -tags openstack,openstack_full ./test/openstack
 	$(GO) vet -tags bench ./bench
 	@if command -v shellcheck >/dev/null; then shellcheck .ci/run test/run test/openstack/run; fi
