@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -64,11 +66,22 @@ func TestCollect(t *testing.T) {
 
 // dockerImages are references; those that a container has are kept.
 type dockerImages struct {
+	mu          sync.Mutex
 	refs, inUse []string
 	err         error
 }
 
+// become changes what Docker has and says. The bubble's clock runs one goroutine
+// at a time here, but orders no memory between them.
+func (d *dockerImages) become(change func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change()
+}
+
 func (d *dockerImages) Images(_ context.Context, registry string) ([]string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	var out []string
 	for _, r := range d.refs {
 		if strings.HasPrefix(r, registry+"/") {
@@ -79,6 +92,8 @@ func (d *dockerImages) Images(_ context.Context, registry string) ([]string, err
 }
 
 func (d *dockerImages) RemoveImage(_ context.Context, ref string) (bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.err != nil || slices.Contains(d.inUse, ref) {
 		return false, d.err
 	}
@@ -94,9 +109,9 @@ func TestCollectDocker(t *testing.T) {
 		ref := func(i testImage) string { return "127.0.0.1:1/app@" + string(i.digest()) }
 		foreign := "docker.io/library/app@" + string(old.digest())
 		d := &dockerImages{refs: []string{ref(named), ref(kept), ref(old), ref(busy), foreign}, inUse: []string{ref(busy)}}
-		known := false
+		var known atomic.Bool
 		c := &Collector{Store: s, Docker: d, Registry: "127.0.0.1:1", Logger: slog.New(slog.DiscardHandler),
-			Texts: func() ([]string, bool) { return []string{"Images=" + ref(named)}, known }}
+			Texts: func() ([]string, bool) { return []string{"Images=" + ref(named)}, known.Load() }}
 		// The files are of this year, and so young in the bubble's time.
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -104,16 +119,19 @@ func TestCollectDocker(t *testing.T) {
 		has := func(want ...string) {
 			t.Helper()
 			time.Sleep(collectEvery + time.Second)
-			if !slices.Equal(d.refs, want) {
-				t.Errorf("Docker has %q, want %q", d.refs, want)
-			}
+			d.become(func() {
+				if !slices.Equal(d.refs, want) {
+					t.Errorf("Docker has %q, want %q", d.refs, want)
+				}
+			})
 		}
 		has(ref(named), ref(kept), ref(old), ref(busy), foreign) // the store is away
-		known, d.err = true, errors.New("Docker is away")
+		known.Store(true)
+		d.become(func() { d.err = errors.New("Docker is away") })
 		has(ref(named), ref(kept), ref(old), ref(busy), foreign)
-		d.err = nil
+		d.become(func() { d.err = nil })
 		has(ref(named), ref(kept), ref(busy), foreign)
-		d.inUse = nil
+		d.become(func() { d.inUse = nil })
 		has(ref(named), ref(kept), foreign)
 	})
 }
