@@ -85,7 +85,7 @@ test-openstack: deps ## the OpenStack provider against a real OpenStack, made on
 	test/openstack/run
 
 .PHONY: test-openstack-full
-test-openstack-full: deps build ## the qcow2 and the image that is built in the cloud, on emulated servers; slow
+test-openstack-full: deps build ## the qcow2 on an emulated server, and an image that is built in the cloud; slow
 	test/openstack/full
 
 # Which ones: BENCH=Placement, ControlPlane or Cluster. They run alone: what else
@@ -117,7 +117,7 @@ lint: ## gofmt, go vet, shellcheck, and golangci-lint if it is there
 	$(GO) vet -tags openstack ./test/openstack/... ./test/lab/openstack ./provision/openstack
 	$(GO) vet -tags openstack,openstack_full ./test/openstack
 	$(GO) vet -tags bench ./bench
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run test/run test/openstack/run; fi
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run test/run test/openstack/run test/openstack/lxc/run test/openstack/full; fi
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; fi
 
 .PHONY: clean

@@ -15,9 +15,8 @@ import (
 	"time"
 )
 
-// These tests have virtual machines: they run in a lab of tier qemu, by
-// test/openstack/full, which builds the image before. Emulated, a machine takes
-// minutes to boot.
+// These tests have servers that run, each in a lab of the tier that suits it: see
+// test/openstack/full, which runs them.
 
 // operator runs bin/plasmid with a cluster file, in testdata, in a project of his
 // own.
