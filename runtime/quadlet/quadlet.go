@@ -65,6 +65,12 @@ func Same(installed, text string) bool {
 	return ok && strings.HasPrefix(hash, unit.Hash(text))
 }
 
+// removeLeft, followed by a name, removes the container of that name. There is one
+// only after an unclean end, and Docker's client takes as long to find none as to
+// run one, so it is asked only if there is such a file of Docker's, or if the files
+// are not where they are by default.
+const removeLeft = `/bin/sh -c 'cd /var/lib/docker/containers 2>/dev/null && ! grep -Fqs "\\"Name\\":\\"/$$0\\"" */config.v2.json || exec ` + docker + ` rm --force "$$0"' `
+
 type generator struct {
 	file *unit.File
 	name unit.Name
@@ -85,10 +91,10 @@ func (g *generator) generate(hash string) (string, error) {
 	}
 	container := quote(g.container())
 	service := []string{
-		"ExecStartPre=-" + docker + " rm --force " + container,
+		"ExecStartPre=-" + removeLeft + container,
 		"ExecStart=" + docker + " run " + run,
 		"ExecStop=" + docker + " stop " + container,
-		"ExecStopPost=-" + docker + " rm --force " + container,
+		"ExecStopPost=-" + removeLeft + container,
 		"SyslogIdentifier=%N",
 	}
 	if cmd := g.last("ReloadCmd"); cmd != "" {
