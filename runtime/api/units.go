@@ -52,6 +52,9 @@ type Change struct {
 	Wish    store.Wish `json:"wish,omitempty"`
 	Replace bool       `json:"replace,omitempty"`
 	Delete  bool       `json:"delete,omitempty"`
+	// Absent, with Delete: that there is no such unit is no error, because a
+	// request whose answer was lost may have deleted it.
+	Absent bool `json:"absent,omitempty"`
 }
 
 // Applied is the answer to it.
@@ -146,7 +149,7 @@ func (s *server) applyUnits(w http.ResponseWriter, r *http.Request) {
 	}
 	var out []store.UnitChange
 	for _, c := range changes {
-		u := store.UnitChange{Name: c.Name, Text: c.Text, Wish: c.Wish, Replace: c.Replace, Delete: c.Delete}
+		u := store.UnitChange{Name: c.Name, Text: c.Text, Wish: c.Wish, Replace: c.Replace, Delete: c.Delete, Absent: c.Absent}
 		if err := check(u); err != nil {
 			fail(w, http.StatusBadRequest, err)
 			return

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -105,6 +106,8 @@ func New(c Config) (*Client, error) {
 type Error struct {
 	Status  int
 	Message string
+	// Doubt: a machine that was asked before may have done what was asked.
+	Doubt bool
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -144,8 +147,9 @@ const firstPause, lastPause = 50 * time.Millisecond, 800 * time.Millisecond
 // refuse the connection and no other answers it tries again for a while.
 func (c *Client) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	end := time.Now().Add(patience)
+	doubt := false
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		resp, again, err := c.once(ctx, method, path, body)
+		resp, again, err := c.once(ctx, method, path, body, &doubt)
 		if !again || time.Now().Add(pause).After(end) {
 			return resp, err
 		}
@@ -166,9 +170,16 @@ func restarts(method string, err error) bool {
 	return method == http.MethodGet && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET))
 }
 
+// dialed reports whether an error came after the connection was there, so that the
+// request may have been received.
+func dialed(err error) bool {
+	var op *net.OpError
+	return !errors.As(err, &op) || op.Op != "dial"
+}
+
 // once tries each endpoint. again says that none answered, and that this is
-// likely to be otherwise soon.
-func (c *Client) once(ctx context.Context, method, path string, body []byte) (_ *http.Response, again bool, _ error) {
+// likely to be otherwise soon; doubt is set when one may have done what was asked.
+func (c *Client) once(ctx context.Context, method, path string, body []byte, doubt *bool) (_ *http.Response, again bool, _ error) {
 	first := c.first(ctx)
 	var errs []error
 	for i := range c.endpoints {
@@ -187,10 +198,12 @@ func (c *Client) once(ctx context.Context, method, path string, body []byte) (_ 
 				return nil, false, ctx.Err()
 			}
 			again = again || restarts(method, err)
+			*doubt = *doubt || dialed(err)
 			errs = append(errs, fmt.Errorf("%s: %w", e.name, err))
 			continue
 		}
 		if resp.StatusCode == http.StatusServiceUnavailable && i < len(c.endpoints)-1 {
+			*doubt = true // the store may have written after the machine's patience ended
 			errs = append(errs, fmt.Errorf("%s: %w", e.name, readError(resp)))
 			continue
 		}
@@ -198,14 +211,16 @@ func (c *Client) once(ctx context.Context, method, path string, body []byte) (_ 
 		c.good = n
 		c.mu.Unlock()
 		if resp.StatusCode >= 400 {
-			return nil, false, readError(resp)
+			err := readError(resp)
+			err.Doubt = *doubt
+			return nil, false, err
 		}
 		return resp, false, nil
 	}
 	return nil, again, fmt.Errorf("no machine of the cluster answers:\n%w", errors.Join(errs...))
 }
 
-func readError(resp *http.Response) error {
+func readError(resp *http.Response) *Error {
 	defer resp.Body.Close()
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 	var f struct {
@@ -214,7 +229,7 @@ func readError(resp *http.Response) error {
 	if json.Unmarshal(data, &f) != nil || f.Error.Message == "" {
 		f.Error.Message = strings.TrimSpace(resp.Status + ": " + string(data))
 	}
-	return &Error{resp.StatusCode, f.Error.Message}
+	return &Error{Status: resp.StatusCode, Message: f.Error.Message}
 }
 
 func call[T any](ctx context.Context, c *Client, method, path string, in any) (T, error) {
@@ -252,6 +267,15 @@ func (c *Client) Units(ctx context.Context, names []string, texts bool, after in
 // to change.
 func (c *Client) Apply(ctx context.Context, changes []api.Change) (int64, error) {
 	a, err := call[api.Applied](ctx, c, http.MethodPost, "/plasmid/v1/units", changes)
+	var e *Error
+	if errors.As(err, &e) && e.Status == http.StatusNotFound && e.Doubt {
+		// What is not there may have been deleted by the machine asked before.
+		changes = slices.Clone(changes)
+		for i := range changes {
+			changes[i].Absent = changes[i].Delete
+		}
+		a, err = call[api.Applied](ctx, c, http.MethodPost, "/plasmid/v1/units", changes)
+	}
 	return a.Revision, err
 }
 

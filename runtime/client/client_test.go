@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -139,5 +140,42 @@ func TestABrokenConnection(t *testing.T) {
 	asked.Store(0)
 	if _, err := c.Apply(t.Context(), []api.Change{}); err == nil || asked.Load() != 1 {
 		t.Errorf("a change: %v; asked %d times", err, asked.Load())
+	}
+}
+
+// A machine destroys a unit and can't tell. The one that is asked then has no
+// such unit, which is what was wanted. Who was asked first has no such excuse.
+func TestDestroyedUnderway(t *testing.T) {
+	destroyed := false
+	serve := func(told bool) *httptest.Server {
+		return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			var changes []api.Change
+			if err := json.NewDecoder(r.Body).Decode(&changes); err != nil {
+				t.Error(err)
+			}
+			switch {
+			case destroyed && !changes[0].Absent:
+				http.Error(w, "unit a.service: not found", http.StatusNotFound)
+			case told:
+				_, _ = w.Write([]byte(`{"revision": 0}`))
+			default:
+				destroyed = true
+				http.Error(w, "etcd did not answer in time", http.StatusServiceUnavailable)
+			}
+		}))
+	}
+	slow, other := serve(false), serve(true)
+	defer slow.Close()
+	defer other.Close()
+	c, err := New(Config{Endpoints: []string{slow.URL, other.URL}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Apply(t.Context(), []api.Change{{Name: "a.service", Delete: true}}); err != nil || !destroyed {
+		t.Errorf("destroyed: %v, %v", destroyed, err)
+	}
+	var e *Error
+	if _, err := c.Apply(t.Context(), []api.Change{{Name: "a.service", Delete: true}}); !errors.As(err, &e) || e.Status != http.StatusNotFound {
+		t.Errorf("again: %v", err)
 	}
 }

@@ -168,6 +168,12 @@ func TestUnits(t *testing.T) {
 	if _, err := st.Unit(t.Context(), "a.service"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("deleted: %v", err)
 	}
+	if err := apply(UnitChange{Name: "a.service", Delete: true, Absent: true}, UnitChange{Name: "b.service", Delete: true, Absent: true}); err != nil {
+		t.Errorf("deleted before: %v", err)
+	}
+	if _, err := st.Unit(t.Context(), "b.service"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("deleted beside one that was deleted before: %v", err)
+	}
 }
 
 func TestMirror(t *testing.T) {

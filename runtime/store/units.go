@@ -18,6 +18,7 @@ type UnitChange struct {
 	Wish    Wish
 	Replace bool // the unit may exist with another text
 	Delete  bool
+	Absent  bool // with Delete: that there is none is no error
 }
 
 // ApplyUnits carries out all changes or none of them, as long as they fit one
@@ -75,6 +76,8 @@ func (s *Store) unitOps(ctx context.Context, changes []UnitChange) ([]clientv3.C
 		old, exists := have[c.Name]
 		next := Unit{Name: c.Name, Text: c.Text, Wish: c.Wish}
 		switch {
+		case !exists && c.Delete && c.Absent:
+			continue
 		case !exists && (c.Delete || c.Text == ""):
 			return nil, nil, fmt.Errorf("unit %s: %w", c.Name, ErrNotFound)
 		case exists && c.Text == "":
