@@ -34,7 +34,7 @@ const fourMachines = `nodes "core" {
 func TestFleet(t *testing.T) {
 	c := newCluster(t, "fleet", fourMachines)
 	c.mustRun("up", "--yes")
-	f := &fleet{cluster: c}
+	f := &fleet{cluster: c, asked: c.machine(1)}
 	for i := range 4 {
 		f.all = append(f.all, c.machine(i+1))
 	}
@@ -66,7 +66,8 @@ func TestFleet(t *testing.T) {
 // fleet is a cluster whose units are all destroyed after each part.
 type fleet struct {
 	*cluster
-	all []string
+	all   []string
+	asked string // the machine whose API http asks
 }
 
 func (f *fleet) clean() {
@@ -432,7 +433,7 @@ func (f *fleet) http(dir, cert, method, path, body string) (int, string) {
 	roots.AppendCertsFromPEM(ca)
 	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}}
 	defer tr.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(f.t.Context(), method, "https://"+f.address(f.machine(1))+":7480"+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(f.t.Context(), method, "https://"+f.address(f.asked)+":7480"+path, strings.NewReader(body))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -989,6 +990,7 @@ func (f *fleet) machinesGo(t *testing.T) {
 	if on, is := after["pinned.service"]; is {
 		t.Errorf("pinned is active on %s", on)
 	}
+	f.asked = free
 	code, body := f.admin("GET", "/fleet/v1/state?machineID="+f.id(victim), "")
 	if code != 200 || strings.Contains(body, "pinned") {
 		t.Errorf("states of the machine that is gone: %s", body)

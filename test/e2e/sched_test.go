@@ -138,6 +138,26 @@ func TestScheduling(t *testing.T) {
 		c.mustRun("destroy", "single.service")
 	})
 	c.stampImage(all)
+	// An unclean end leaves a container that has the name.
+	t.Run("a container that was left", func(t *testing.T) {
+		for _, m := range all {
+			c.in(m, "docker create --name boxed localhost/stamp:1 /bin/sleep infinity >/dev/null")
+		}
+		c.mustRun("start", c.unit("boxed.container", boxedStamper))
+		at := c.at("boxed.service")
+		if n := strings.TrimSpace(c.in(at, "systemctl show -P NRestarts boxed.service")); n != "0" {
+			t.Errorf("it was started again %s times", n)
+		}
+		c.mustRun("destroy", "boxed.service")
+		if left := strings.TrimSpace(c.in(at, "docker ps -a --format '{{.Names}}'; rm /var/tmp/stamps")); left != "" {
+			t.Errorf("on %s remain the containers %s", at, left)
+		}
+		for _, m := range all {
+			if m != at {
+				c.in(m, "docker rm boxed")
+			}
+		}
+	})
 	t.Run("a singleton under a partition", func(t *testing.T) {
 		c.mustRun("start", c.unit("single.service", stamper))
 		onceUnder(t, c, all, "single.service", c.cut)
