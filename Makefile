@@ -74,7 +74,7 @@ test: deps build ## everything the tests need, and the tests
 .PHONY: test-e2e
 test-e2e: PACKAGES += chromium
 test-e2e: deps build ## the longer suites of behaviours and faults on real clusters
-	test/run e2e $(SUITE)
+	test/run e2e '$(SUITE)'
 
 .PHONY: test-chaos
 test-chaos: deps build ## ten minutes of random faults on a cluster; nothing may move (PLASMID_CHAOS=10m)

@@ -70,8 +70,16 @@ func (c *cluster) untouched(prefix string, all []string, f func()) {
 func (c *cluster) freeze(machine, service string) (thaw func()) {
 	c.t.Helper()
 	signal := func(s string) {
-		// It may have been replaced meanwhile, and be away at the moment.
-		c.in(machine, "systemctl kill --kill-whom=main --signal="+s+" "+service+" || [ "+s+" = CONT ]")
+		c.until(30*time.Second, service+" gets "+s, func() error {
+			out, err := c.run("local", "exec", machine, "systemctl", "kill", "--kill-whom=main", "--signal="+s, service)
+			if s == "CONT" {
+				return nil // it may have been replaced meanwhile, and be away
+			}
+			if err != nil { // it may have been killed just before
+				return fmt.Errorf("%v\n%s", err, out)
+			}
+			return nil
+		})
 	}
 	if service == "dbus" {
 		// systemctl would ask it.
