@@ -388,7 +388,8 @@ func TestTwoOperators(t *testing.T) {
 	}
 }
 
-// An image is uploaded once, and pruned when nothing runs from it.
+// An image is uploaded once, and pruned when nothing runs from it. The project is
+// lent to other tests afterwards, which expect it to be empty.
 func TestPush(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -446,5 +447,11 @@ func TestPush(t *testing.T) {
 	}
 	if len(gone) < 2 {
 		t.Errorf("pruned %+v", gone)
+	}
+	if _, err := c.Prune(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if left := p.images(t); len(left) > 0 {
+		t.Errorf("images left: %v", left)
 	}
 }
