@@ -37,8 +37,8 @@ type maker[T any] struct {
 
 // ensure returns the thing, and makes it if there is none. If the making ends
 // in an error after which it may be there all the same, that is looked up. If
-// somebody else made the same at the same time, the oldest is everybody's, and
-// ours is removed.
+// somebody else made the same at the same time, one is everybody's, and the other
+// is removed by who made it.
 func (m maker[T]) ensure(ctx context.Context) (T, error) {
 	var none T
 	var last error
@@ -66,15 +66,41 @@ func (m maker[T]) ensure(ctx context.Context) (T, error) {
 			}
 			return none, last
 		}
-		if found, err = m.find(ctx); err != nil || len(found) < 2 || m.id(found[0]) == m.id(made) {
+		other, err := m.another(ctx, made)
+		if err != nil || other == nil {
 			return made, nil
 		}
 		if err := m.remove(ctx, made); err != nil && !isGone(err) {
 			return none, fmt.Errorf("another operator made the same %s; removing ours: %w", m.what, said(err))
 		}
-		return found[0], nil
+		return *other, nil
 	}
 	return none, last
+}
+
+// yield is for how many polls the maker of the older of two waits for the other's
+// to go.
+const yield = 5
+
+// another returns what somebody else made at the same time, if ours is to go: it
+// is older, or it stays, because its maker looked before ours was to be seen. What
+// was begun first need not be there first.
+func (m maker[T]) another(ctx context.Context, made T) (*T, error) {
+	for poll := 0; ; poll++ {
+		found, err := m.find(ctx)
+		if err != nil || len(found) < 2 {
+			return nil, err
+		}
+		if m.id(found[0]) != m.id(made) {
+			return &found[0], nil
+		}
+		if poll == yield {
+			return &found[1], nil
+		}
+		if err := sleep(ctx, pollEvery); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // untilGone deletes a thing as soon as OpenStack lets it: what it is attached

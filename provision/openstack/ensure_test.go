@@ -26,12 +26,17 @@ type shelf struct {
 	creates []func(*shelf) (string, error) // one call after the other
 	made    int
 	removed []string
+	yields  string // is removed by another operator, when it was found three times
+	finds   int
 }
 
 func (s *shelf) maker() maker[string] {
 	return maker[string]{
 		what: "thing",
 		find: func(context.Context) ([]string, error) {
+			if s.finds++; s.finds > 3 {
+				s.things = slices.DeleteFunc(s.things, func(t string) bool { return t == s.yields })
+			}
 			slices.Sort(s.things) // a is older than b
 			return slices.Clone(s.things), nil
 		},
@@ -84,7 +89,8 @@ func TestEnsure(t *testing.T) {
 		{"no room", shelf{creates: []func(*shelf) (string, error){fails(code(409, `{"NeutronError": {"type": "OverQuota", "message": "Quota exceeded"}}`))}}, "", 1, "", "Quota exceeded"},
 		{"broken for good", shelf{creates: []func(*shelf) (string, error){fails(code(500, ""))}}, "", ensureTries, "", "Internal Server Error"},
 		{"another operator was first", shelf{creates: []func(*shelf) (string, error){puts("b", "a")}}, "a", 1, "b", ""},
-		{"another operator was second", shelf{creates: []func(*shelf) (string, error){puts("a", "b")}}, "a", 1, "", ""},
+		{"another operator was second", shelf{creates: []func(*shelf) (string, error){puts("a", "b")}, yields: "b"}, "a", 1, "", ""},
+		{"another operator was second, and saw nobody", shelf{creates: []func(*shelf) (string, error){puts("a", "b")}}, "b", 1, "a", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
