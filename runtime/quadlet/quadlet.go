@@ -66,9 +66,9 @@ func Same(installed, text string) bool {
 }
 
 // removeLeft, followed by a name, removes the container of that name. There is one
-// only after an unclean end, and Docker's client takes as long to find none as to
-// run one, so it is asked only if there is such a file of Docker's, or if the files
-// are not where they are by default.
+// only after an unclean end, and to have Docker's client find none takes a third of
+// the time in which it runs one, so it is asked only if there is such a file of
+// Docker's, or if the files are not where they are by default.
 const removeLeft = `/bin/sh -c 'cd /var/lib/docker/containers 2>/dev/null && ! grep -Fqs "\\"Name\\":\\"/$$0\\"" */config.v2.json || exec ` + docker + ` rm --force "$$0"' `
 
 type generator struct {

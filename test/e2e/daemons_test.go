@@ -71,14 +71,11 @@ func (c *cluster) freeze(machine, service string) (thaw func()) {
 	c.t.Helper()
 	signal := func(s string) {
 		c.until(30*time.Second, service+" gets "+s, func() error {
-			out, err := c.run("local", "exec", machine, "systemctl", "kill", "--kill-whom=main", "--signal="+s, service)
+			_, err := c.run("local", "exec", machine, "systemctl", "kill", "--kill-whom=main", "--signal="+s, service)
 			if s == "CONT" {
 				return nil // it may have been replaced meanwhile, and be away
 			}
-			if err != nil { // it may have been killed just before
-				return fmt.Errorf("%v\n%s", err, out)
-			}
-			return nil
+			return err // it may have been killed just before, and come back
 		})
 	}
 	if service == "dbus" {
